@@ -1,0 +1,110 @@
+"""The command line of every verb that takes a configuration: a preset and overrides of its fields.
+
+`--config quickstart --train.batch-size 32` reads the preset that ships under that name (or a file),
+then replaces single fields. A field is named by its path in the tree; `-` and `_` are the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.config import Config, config_mapping, parse_config
+
+PRESETS = Path(__file__).parent / "presets"
+_TOP_LEVEL = {entry.name for entry in dataclasses.fields(Config) if entry.default is not
+              dataclasses.MISSING}  # fmt: skip
+
+
+def parse_with_config(
+    parser: argparse.ArgumentParser, arguments: list[str]
+) -> tuple[argparse.Namespace, Config]:
+    """Raises ValueError with every fault. Exits for --help and --print-config."""
+    parser.allow_abbrev = False
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument(
+        "--config", metavar="PRESET", help="a YAML file, or the name of a preset that ships"
+    )
+    parser.add_argument(
+        "--print-config", action="store_true", help="print the resolved configuration and stop"
+    )
+    parser.epilog = "fields of the configuration, each with its default:\n" + "\n".join(
+        f"  --{path} {value!r}" for path, value in _leaves(config_mapping(Config()))
+    )
+    overrides, rest = _split_overrides(arguments)
+    options = parser.parse_args(rest)
+    mapping = _read_preset(options.config) if options.config else {}
+    for path, value in overrides:
+        _replace(mapping, path, value)
+    config = parse_config(mapping)
+    if options.print_config:
+        print(yaml.safe_dump(config_mapping(config), sort_keys=False), end="")
+        sys.exit(0)
+    return options, config
+
+
+def _leaves(mapping: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in mapping.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _split_overrides(arguments: list[str]) -> tuple[list[tuple[str, Any]], list[str]]:
+    """Fields of the configuration apart from what the verb's own parser is to read."""
+    overrides, rest = [], []
+    remaining = iter(arguments)
+    for argument in remaining:
+        name, has_value, value = argument.removeprefix("--").partition("=")
+        path = name.replace("-", "_")
+        if not argument.startswith("--") or ("." not in path and path not in _TOP_LEVEL):
+            rest.append(argument)
+            continue
+        if not has_value:
+            value = next(remaining, "")
+            if not value or value.startswith("--"):
+                raise ValueError(f"--{name} needs a value: --{name} VALUE")
+        overrides.append((path, _plain_value(value)))
+    return overrides, rest
+
+
+def _plain_value(text: str) -> Any:
+    """What YAML makes of it: 4e-4 and 1e-3 too, which YAML 1.1 takes for words."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    return text if isinstance(value, (dict, list)) else value
+
+
+def _read_preset(name: str) -> dict[str, Any]:
+    path = Path(name)
+    if not path.is_file() and path.name == name:
+        path = PRESETS / f"{name.removesuffix('.yaml')}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(preset.stem for preset in PRESETS.glob("*.yaml")))
+        raise ValueError(f"--config {name}: no such file; presets that ship: {known}")
+    try:
+        mapping = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
+    if not isinstance(mapping, dict):
+        raise ValueError(f"{path} holds no mapping of fields to values")
+    return mapping
+
+
+def _replace(mapping: dict[str, Any], path: str, value: Any) -> None:
+    *sections, name = path.split(".")
+    for section in sections:
+        inner = mapping.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise ValueError(f"--{path}: {section} is a field of its own, not a section")
+        mapping = inner
+    mapping[name] = value

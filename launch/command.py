@@ -1,0 +1,79 @@
+"""The `glcic` command: each entry point of this folder as a verb, and how an error leaves it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import time
+from collections.abc import Callable
+
+VERBS = {
+    "samples": "cut the photographs that ship with the dependencies into class folders",
+    "pack": "pack a tree of image classes into shards with masks",
+    "preview": "draw packed samples: original, masked image, mask",
+    "train": "train the networks through the three phases",
+    "evaluate": "measure a checkpoint on the validation shards",
+    "complete": "complete holes in photographs",
+    "export": "write a trained completion network to a folder of its own",
+}
+
+# sysexits.h: a Job's failure policy tells a bad input, which no retry mends, from a passing fault.
+EXIT_USAGE, EXIT_DATA, EXIT_NO_INPUT, EXIT_SOFTWARE, EXIT_IO, EXIT_TRY_AGAIN = (
+    64,
+    65,
+    66,
+    70,
+    74,
+    75,
+)
+
+
+def main() -> int:
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help") or arguments[0] not in VERBS:
+        lines = [f"  {verb:<10} {purpose}" for verb, purpose in VERBS.items()]
+        print("usage: glcic VERB ...   (glcic VERB --help says more)\n\n" + "\n".join(lines))
+        if arguments and arguments[0] not in ("-h", "--help"):
+            print(f"\nglcic: there is no verb {arguments[0]!r}", file=sys.stderr)
+            return EXIT_USAGE
+        return 0 if arguments else EXIT_USAGE
+    verb = arguments[0]
+    return run(verb, importlib.import_module(f"launch.{verb}").main, arguments[1:])
+
+
+def run(verb: str, entry: Callable[[list[str]], int], arguments: list[str] | None = None) -> int:
+    """Runs an entry point. An expected error becomes one message and a status of its kind."""
+    try:
+        return entry(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:
+        return 130
+    except FileNotFoundError as error:
+        return _report(verb, error, EXIT_NO_INPUT)
+    except ValueError as error:
+        return _report(verb, error, EXIT_DATA)
+    except OSError as error:
+        return _report(verb, error, EXIT_IO)
+    except RuntimeError as error:
+        return _report(verb, error, EXIT_SOFTWARE)
+
+
+def _report(verb: str, error: Exception, status: int) -> int:
+    rank = int(os.environ.get("RANK", "0"))
+    if rank != 0 and not _has_process_group():
+        # Every rank checks the same things before they meet, and so finds the same fault. Rank 0
+        # speaks; the others stay a moment, because the launcher ends all when the first one leaves.
+        time.sleep(2)
+        return status
+    place = f" (rank {rank})" if "RANK" in os.environ and rank != 0 else ""
+    print(f"glcic {verb}{place}: {error}", file=sys.stderr, flush=True)
+    return status
+
+
+def _has_process_group() -> bool:
+    distributed = sys.modules.get("torch.distributed")
+    return distributed is not None and distributed.is_initialized()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

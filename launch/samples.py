@@ -1,0 +1,42 @@
+"""`glcic samples DESTINATION`: photographs that ship with the dependencies, as image classes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # started as a script: the repository root is not on the path
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from shards.photographs import CREDITS_NAME, PHOTOGRAPHS, available_photographs, write_samples
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="glcic samples",
+        description="Cut freely licensed photographs into tiles: DESTINATION/train/NAME/ and "
+        "DESTINATION/val/NAME/, which share no pixel. Nothing is downloaded.",
+    )
+    parser.add_argument("destination", type=Path, help="a new folder, or an earlier set of samples")
+    options = parser.parse_args(arguments)
+    counts = write_samples(options.destination)
+    available = available_photographs()
+    print(
+        f"{counts['train']} training and {counts['val']} validation tiles of {len(available)} "
+        f"photographs in {options.destination}; credits in {CREDITS_NAME}"
+    )
+    missing = [photo.name for photo in PHOTOGRAPHS if photo not in available]
+    if missing:
+        print(
+            f"left out: {', '.join(missing)} (they ship with scikit-learn; "
+            "pip install 'glcic-pipeline[samples]')"
+        )
+    print(f"next: glcic pack {options.destination} SHARDS --config quickstart")
+    return 0
+
+
+if __name__ == "__main__":
+    from launch.command import run
+
+    sys.exit(run("samples", main))

@@ -1,0 +1,57 @@
+"""Trains the networks: `torchrun --nproc_per_node=8 launch/train.py --config places2`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # started as a script: the repository root is not on the path
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+# The reducer warns of a flag that it is given on purpose (see pipeline/workers/ddp.py).
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+import yaml
+from rich.console import Console
+
+from launch.arguments import parse_with_config
+from launch.command import EXIT_TRY_AGAIN
+from pipeline.config import config_mapping
+from pipeline.preflight import check_run, world_size_from_environment
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="glcic train",
+        description="Train the completion network and the discriminators through the three phases. "
+        "Started again, a run continues from its newest checkpoint.",
+    )
+    _, config = parse_with_config(parser, arguments)
+    check_run(config, world_size_from_environment())
+
+    from pipeline.trainer import train  # after the checks: torch takes seconds to import
+    from pipeline.workers import start_worker
+
+    worker = start_worker(config)
+    console = Console(soft_wrap=True, quiet=not worker.is_main)
+    console.print(yaml.safe_dump(config_mapping(config), sort_keys=False), highlight=False)
+    outcome = train(config, worker, console)
+    if outcome.evaluation is not None:
+        console.print(outcome.evaluation.to_table())
+        console.print(f"run folder: {config.run_folder}", highlight=False)
+    if not outcome.finished:
+        console.print(
+            f"stopped by a signal after step {outcome.step}, which is saved; the same command "
+            "continues there",
+            highlight=False,
+        )
+    worker.close()
+    # A Job's pod that exits with 0 counts as completed and would never be started again.
+    return 0 if outcome.finished else EXIT_TRY_AGAIN
+
+
+if __name__ == "__main__":
+    from launch.command import run
+
+    sys.exit(run("train", main))

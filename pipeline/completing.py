@@ -1,0 +1,161 @@
+"""Completion of images of any size: only what a hole can see is run, known pixels come back exact.
+
+The output at a pixel depends on the input at most 151 pixels away. A window of the image that
+leaves this much room around a hole, and that starts where the network's strides do, therefore gives
+what the whole image would give.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+
+from pipeline.blending import blended
+from pipeline.metrics import quantized
+from pipeline.networks.completion import SIZE_MULTIPLE
+
+CONTEXT_PX = 152  # around a hole: half the receptive field of 303, a multiple of SIZE_MULTIPLE
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle of the image; all four numbers are multiples of SIZE_MULTIPLE."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        return (
+            slice(self.top, self.top + self.height),
+            slice(self.left, self.left + self.width),
+        )
+
+
+def check_mask(mask: np.ndarray, image_size: tuple[int, int]) -> None:
+    """Raises ValueError for a mask of another size than the image (height, width), an empty one,
+    and one that leaves nothing known.
+    """
+    if mask.shape != image_size:
+        raise ValueError(
+            f"the mask is {mask.shape[1]}x{mask.shape[0]} pixels, the image {image_size[1]}x"
+            f"{image_size[0]}; give a mask of the image's size"
+        )
+    if not mask.any():
+        raise ValueError(
+            "the mask is empty, so there is nothing to complete; pixels of 128 and above are holes"
+        )
+    if mask.all():
+        raise ValueError(
+            "the mask covers the whole image, so there is nothing to complete it from; pixels of "
+            "128 and above are holes: is it inverted?"
+        )
+
+
+def complete(
+    network: nn.Module,
+    image: np.ndarray,
+    mask: np.ndarray,
+    *,
+    device: torch.device | str = "cpu",
+    longest_side: int = 0,
+    blend: bool = False,
+) -> np.ndarray:
+    """The image, uint8 (H, W, 3), with its hole completed where `mask`, bool (H, W), is True.
+
+    Known pixels are the input's, bit for bit. With `longest_side` the network sees the image at no
+    more than that size, for holes that are larger than its receptive field; what it puts into the
+    hole is enlarged again. Raises ValueError as `check_mask` does.
+    """
+    check_mask(mask, image.shape[:2])
+    scale = longest_side / max(image.shape[:2]) if longest_side else 1.0
+    if scale < 1:
+        values = _predicted_at_scale(network, image, mask, scale, device)
+    else:
+        values = predicted(network, image, mask, device=device)
+    result = np.where(mask[..., None], quantized(values), image)
+    return blended(result, mask) if blend else result
+
+
+def predicted(
+    network: nn.Module, image: np.ndarray, mask: np.ndarray, *, device: torch.device | str = "cpu"
+) -> np.ndarray:
+    """float32 (H, W, 3) in [0, 1]: the network's output in the hole, the image elsewhere.
+
+    `network` is in eval mode and on `device`.
+    """
+    height, width = mask.shape
+    image, mask = _padded(image), _padded(mask.astype(np.uint8)).astype(bool)
+    result = image.astype(np.float32) / 255
+    for window in windows_of(mask):
+        hole = mask[window.slices]
+        raw = _raw_output(network, image[window.slices], hole, device)
+        result[window.slices][hole] = raw[hole]
+    return result[:height, :width]
+
+
+def windows_of(mask: np.ndarray) -> list[Window]:
+    """Windows that hold every hole with its context; holes that share context share a window.
+
+    `mask` bool (H, W), both sides multiples of SIZE_MULTIPLE.
+    """
+    reach = np.ones(2 * [2 * CONTEXT_PX + 1], dtype=np.uint8)
+    visible = cv2.dilate(mask.astype(np.uint8), reach, borderValue=0)
+    _, _, boxes, _ = cv2.connectedComponentsWithStats(visible, connectivity=8)
+    windows = []
+    for box in boxes[1:]:  # the first is the background
+        x, y, width, height = (int(value) for value in box[:4])
+        top, left = _floor(y), _floor(x)
+        windows.append(Window(top, left, _ceil(y + height) - top, _ceil(x + width) - left))
+    return windows
+
+
+def _raw_output(
+    network: nn.Module, image: np.ndarray, mask: np.ndarray, device: torch.device | str
+) -> np.ndarray:
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).to(device)
+    hole = torch.from_numpy(np.ascontiguousarray(mask)).to(device)
+    with torch.inference_mode():
+        raw = network(pixels.permute(2, 0, 1)[None].float() / 255, hole[None, None].float())
+    return raw[0].permute(1, 2, 0).cpu().numpy()
+
+
+def _predicted_at_scale(
+    network: nn.Module,
+    image: np.ndarray,
+    mask: np.ndarray,
+    scale: float,
+    device: torch.device | str,
+) -> np.ndarray:
+    height, width = mask.shape
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    # A reduced pixel that any pixel of the hole went into is not known.
+    small_mask = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0
+    if small_mask.all():
+        raise ValueError(
+            f"at {size[0]}x{size[1]} pixels the hole covers the whole image; raise --longest-side"
+        )
+    values = predicted(network, small, small_mask, device=device)
+    return cv2.resize(values, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def _floor(value: int) -> int:
+    return value // SIZE_MULTIPLE * SIZE_MULTIPLE
+
+
+def _ceil(value: int) -> int:
+    return -(-value // SIZE_MULTIPLE) * SIZE_MULTIPLE
+
+
+def _padded(array: np.ndarray) -> np.ndarray:
+    """Right and bottom sides continued by reflection to multiples of SIZE_MULTIPLE."""
+    height, width = array.shape[:2]
+    bottom, right = _ceil(height) - height, _ceil(width) - width
+    return cv2.copyMakeBorder(array, 0, bottom, 0, right, cv2.BORDER_REFLECT_101)

@@ -1,0 +1,321 @@
+"""The configuration: one tree of frozen dataclasses, defaults equal to the paper where it says.
+
+`parse_config` turns plain mappings (a YAML preset and command-line overrides) into a `Config`, or
+raises one `ValueError` that lists every fault: the field, its value, what is allowed.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pydantic
+
+from shards.recipe import PackRecipe, recipe_faults
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The packed set, and how crops are cut from its images while training."""
+
+    shards: str = "data/shards"  # folder or URL of the packed set
+    short_side_min: int = 256  # the image's short side is scaled to a random size in this range
+    short_side_max: int = 384  # before the training crop is cut (paper, section 5)
+    horizontal_flip: bool = True
+    decode_threads: int = 0  # per rank; 0: the cores of this machine shared among its ranks
+    prefetch_batches: int = 4  # slots of the ring that the reader process fills ahead
+    cache: str = ""  # local folder for shards fetched from object storage; empty: a temporary one
+
+
+@dataclass(frozen=True)
+class CompletionConfig:
+    """The completion network (paper, section 3.1 and table 1)."""
+
+    kind: Literal["glcic"] = "glcic"
+    width: int = 64  # channels of the first layer; all others scale with it
+    block_order: Literal["conv_bn_act", "conv_act_bn"] = "conv_bn_act"
+    hole_fill: Literal["mean", "gray"] = "mean"  # colour written into the hole: the set's mean, 0.5
+    subtract_fill: bool = True  # centre the input on the fill colour, as the authors' release does
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig:
+    """The two context discriminators and their fusion (paper, section 3.2)."""
+
+    width: int = 64
+    local_size: int = 128  # side of the local patch, pixels; the global input is the crop
+    num_features: int = 1024  # of each discriminator's vector before fusion
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    reconstruction: Literal["masked", "global", "hole_and_known"] = "hole_and_known"
+    known_weight: float = 0.3  # of the known region's mean beside the hole's, for hole_and_known
+    alpha: float = 0.0004  # weight of the adversarial term (paper, section 4)
+    discriminator_input: Literal["composite", "raw"] = "composite"
+    real_patch: Literal["random", "same"] = "random"  # where the real local patch is taken
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """Length of the three phases (paper, algorithm 1), in steps or in epochs of the packed set."""
+
+    unit: Literal["steps", "epochs"] = "steps"
+    completion: int = 90_000
+    discriminator: int = 10_000
+    joint: int = 400_000
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    kind: Literal["adam", "adadelta"] = "adam"
+    learning_rate: float = 0.0004
+    beta1: float = 0.9  # Adam
+    beta2: float = 0.999
+    rho: float = 0.9  # Adadelta
+    epsilon: float = 1e-8
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    batch_size: int = 96  # of all workers together
+    precision: Literal["fp32", "bf16"] = "bf16"  # bf16: autocast over fp32 parameters
+    channels_last: bool = True
+    ema_decay: float = 0.999  # of the completion network's running average; 0 turns it off
+    threads: int = 0  # of each rank on the CPU; 0: the machine's cores shared among its ranks
+    timeout_s: int = 600  # a collective that waits longer than this ends the run
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    url: str = ""  # any fsspec URL; empty: `checkpoints` in the run's folder
+    every_steps: int = 2000
+    keep: int = 3  # newest committed checkpoints that stay
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    every_steps: int = 50
+    sheet_every_steps: int = 2000  # a sheet of completed validation images; 0: only at the end
+    sheet_images: int = 8
+    tensorboard: bool = True
+    record_samples: bool = False  # write the samples and holes that each rank saw, step by step
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    every_steps: int = 0  # while training; 0: only at the end
+    batch_size: int = 16  # per rank; it does not change the result
+    limit: int = 0  # validation samples; 0: all
+    weights: Literal["ema", "raw"] = "ema"
+    recalibration_images: int = 512  # training images that re-estimate batch norm's statistics
+
+
+@dataclass(frozen=True)
+class Config:
+    name: str = "glcic"
+    folder: str = ""  # of the run, local or URL; empty: runs/NAME
+    seed: int = 0
+    resume: str = "auto"  # auto: the newest intact checkpoint; never: refuse to overwrite one
+    data: DataConfig = field(default_factory=DataConfig)
+    pack: PackRecipe = field(default_factory=PackRecipe)
+    completion: CompletionConfig = field(default_factory=CompletionConfig)
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    completion_optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    discriminator_optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    @property
+    def run_folder(self) -> str:
+        return self.folder or f"runs/{self.name}"
+
+    @property
+    def checkpoint_url(self) -> str:
+        return self.checkpoint.url or f"{self.run_folder.rstrip('/')}/checkpoints"
+
+    @property
+    def crop_size(self) -> int:
+        """Side of the training crop, pixels: a property of the packed set."""
+        return self.pack.crop_size
+
+
+def parse_config(mapping: Mapping[str, Any]) -> Config:
+    """Raises ValueError with one line per fault: unknown keys, wrong types, values out of range."""
+    faults = _unknown_keys(mapping, Config, "")
+    config, type_faults = _typed(mapping)
+    faults += type_faults + config_faults(config)
+    if faults:
+        raise ValueError("the configuration cannot be used:\n  " + "\n  ".join(faults))
+    return config
+
+
+def _typed(mapping: Mapping[str, Any]) -> tuple[Config, list[str]]:
+    """The tree, defaults standing in for values of a wrong type, and a fault for each of these."""
+    adapter = pydantic.TypeAdapter(Config)
+    values: dict[str, Any] = copy.deepcopy(dict(mapping))
+    try:
+        return adapter.validate_python(values), []
+    except pydantic.ValidationError as error:
+        faults = error.errors()
+    for fault in faults:
+        *sections, name = fault["loc"]
+        section = values
+        for key in sections:
+            section = section[str(key)]
+        del section[str(name)]
+    lines = [
+        f"{'.'.join(map(str, fault['loc']))} is {fault['input']!r}: {fault['msg']}"
+        for fault in faults
+    ]
+    return adapter.validate_python(values), lines
+
+
+def _unknown_keys(mapping: Mapping[str, Any], kind: type, prefix: str) -> list[str]:
+    known = {entry.name: entry for entry in dataclasses.fields(kind)}
+    faults = []
+    for key, value in mapping.items():
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            remedy = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(known)}"
+            faults.append(f"{prefix}{key} is not a field; {remedy}")
+        elif isinstance(value, Mapping):
+            default = known[key].default_factory
+            if default is not dataclasses.MISSING:
+                faults += _unknown_keys(value, type(default()), f"{prefix}{key}.")
+    return faults
+
+
+def config_faults(config: Config) -> list[str]:
+    """What types alone cannot say: one sentence per fault."""
+    faults = recipe_faults(config.pack)
+
+    def require(holds: bool, name: str, allowed: str) -> None:
+        if not holds:
+            value: Any = config
+            for part in name.split("."):
+                value = getattr(value, part)
+            faults.append(f"{name} is {value!r}: {allowed}")
+
+    data, loss, schedule, train = config.data, config.loss, config.schedule, config.train
+    require(config.seed >= 0, "seed", "must not be negative")
+    require(bool(config.name) and "/" not in config.name, "name", "a word without a slash")
+    crop = config.pack.crop_size
+    require(data.short_side_min >= crop, "data.short_side_min", f"at least pack.crop_size ({crop})")
+    require(
+        data.short_side_max >= data.short_side_min,
+        "data.short_side_max",
+        f"at least data.short_side_min ({data.short_side_min})",
+    )
+    require(data.decode_threads >= 0, "data.decode_threads", "at least 0")
+    require(data.prefetch_batches >= 2, "data.prefetch_batches", "at least 2")
+    require(
+        config.completion.width >= 8 and config.completion.width % 2 == 0,
+        "completion.width",
+        "an even number, at least 8",
+    )
+    require(config.discriminator.width >= 4, "discriminator.width", "at least 4")
+    require(config.discriminator.num_features >= 1, "discriminator.num_features", "at least 1")
+    require(
+        16 <= config.discriminator.local_size <= crop,
+        "discriminator.local_size",
+        f"16 to pack.crop_size ({crop})",
+    )
+    require(loss.known_weight >= 0, "loss.known_weight", "must not be negative")
+    require(loss.alpha >= 0, "loss.alpha", "must not be negative")
+    for phase in ("completion", "discriminator", "joint"):
+        require(getattr(schedule, phase) >= 0, f"schedule.{phase}", "must not be negative")
+    require(
+        schedule.completion + schedule.discriminator + schedule.joint > 0,
+        "schedule",
+        "at least one phase needs a length above 0",
+    )
+    for name in ("completion_optimizer", "discriminator_optimizer"):
+        optimizer: OptimizerConfig = getattr(config, name)
+        require(optimizer.learning_rate > 0, f"{name}.learning_rate", "above 0")
+        require(optimizer.epsilon > 0, f"{name}.epsilon", "above 0")
+        for value in ("beta1", "beta2", "rho"):
+            require(0 <= getattr(optimizer, value) < 1, f"{name}.{value}", "at least 0, below 1")
+    require(train.batch_size >= 1, "train.batch_size", "at least 1")
+    require(0 <= train.ema_decay < 1, "train.ema_decay", "at least 0 and below 1")
+    require(train.threads >= 0, "train.threads", "at least 0")
+    require(train.timeout_s >= 1, "train.timeout_s", "at least 1")
+    require(config.checkpoint.every_steps >= 1, "checkpoint.every_steps", "at least 1")
+    require(config.checkpoint.keep >= 1, "checkpoint.keep", "at least 1")
+    require(config.log.every_steps >= 1, "log.every_steps", "at least 1")
+    require(config.log.sheet_every_steps >= 0, "log.sheet_every_steps", "at least 0")
+    require(config.log.sheet_images >= 1, "log.sheet_images", "at least 1")
+    require(config.evaluation.every_steps >= 0, "evaluation.every_steps", "at least 0")
+    require(config.evaluation.batch_size >= 1, "evaluation.batch_size", "at least 1")
+    require(config.evaluation.limit >= 0, "evaluation.limit", "at least 0")
+    require(
+        config.evaluation.recalibration_images >= 0, "evaluation.recalibration_images", "at least 0"
+    )
+    require(
+        config.evaluation.weights == "raw" or train.ema_decay > 0,
+        "evaluation.weights",
+        "raw, since train.ema_decay is 0 and there is no average to evaluate",
+    )
+    return faults
+
+
+def world_size_faults(config: Config, world_size: int) -> list[str]:
+    """A world size is usable when every worker gets the same number of samples of each batch."""
+    batch = config.train.batch_size
+    if batch % world_size == 0:
+        return []
+    sizes = ", ".join(str(size) for size in range(1, batch + 1) if batch % size == 0)
+    return [
+        f"train.batch_size is {batch}, which {world_size} workers cannot share equally; "
+        f"start one of {sizes} workers or change the batch size"
+    ]
+
+
+def config_mapping(config: Config) -> dict[str, Any]:
+    """The resolved configuration as plain values; `parse_config` gives the same tree back."""
+    return dataclasses.asdict(config)
+
+
+# What the weights at a step depend on. The rest (paths, intervals, timeouts) may change on resume,
+# and so may the length of the last phase: it only moves the end.
+_TRAJECTORY = {
+    "seed": None,
+    "data": ("short_side_min", "short_side_max", "horizontal_flip"),
+    "completion": None,
+    "discriminator": None,
+    "loss": None,
+    "schedule": ("unit", "completion", "discriminator"),
+    "completion_optimizer": None,
+    "discriminator_optimizer": None,
+    "train": ("batch_size", "precision", "channels_last", "ema_decay"),
+}
+
+
+def trajectory_mapping(config: Config) -> dict[str, Any]:
+    """The fields that decide the weights at a step, flat: `loss.alpha` -> 0.0004."""
+    flat: dict[str, Any] = {}
+    for section, names in _TRAJECTORY.items():
+        value = getattr(config, section)
+        if not dataclasses.is_dataclass(value):
+            flat[section] = value
+            continue
+        for entry in dataclasses.fields(value):
+            if names is None or entry.name in names:
+                flat[f"{section}.{entry.name}"] = getattr(value, entry.name)
+    return flat
+
+
+def config_digest(config: Config) -> str:
+    """SHA-256 of what decides the weights: a checkpoint resumes only under the same digest."""
+    content = json.dumps(trajectory_mapping(config), sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()

@@ -1,0 +1,237 @@
+"""Evaluation: a completion network and classic methods on the fixed validation samples.
+
+The samples are dealt out to the ranks and the sums added up, so that the figures depend neither on
+the number of ranks nor on the batch size.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from rich.table import Table
+from torch import Tensor, nn
+
+from pipeline.baselines import Baseline, classic_baselines
+from pipeline.config import Config
+from pipeline.feed import images_to_device
+from pipeline.masking import composite, rasterize
+from pipeline.metrics import FIGURES, image_figures, known_mse, quantized
+from pipeline.recalibration import recalibrated
+from pipeline.workers import Worker
+from shards.batches import Batch, BatchAssembler, ReaderSpec, read_in_order
+from shards.manifest import load_manifest
+
+NETWORK = "glcic"  # the network's name among the methods
+_RECALIBRATION_BATCH = 16
+
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Means over the samples: `methods` maps a method to its figures, see `pipeline.metrics`."""
+
+    methods: dict[str, Figures]
+    num_samples: int
+    evaluated: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+    def _rows(self) -> Iterator[tuple[str, list[str]]]:
+        for name, (heading, decimals) in FIGURES.items():
+            values = [figures.get(name) for figures in self.methods.values()]
+            yield heading, ["-" if v is None else f"{v:.{decimals}f}" for v in values]
+
+    def to_table(self) -> Table:
+        table = Table("", title=f"{self.num_samples} validation samples")
+        for method in self.methods:
+            table.add_column(method, justify="right")
+        for heading, values in self._rows():
+            table.add_row(heading, *values)
+        return table
+
+    def to_markdown(self) -> str:
+        lines = [
+            "| " + " | ".join([f"{self.num_samples} samples", *self.methods]) + " |",
+            "| --- |" + " ---: |" * len(self.methods),
+        ]
+        lines += [f"| {' | '.join([heading, *values])} |" for heading, values in self._rows()]
+        return "\n".join(lines) + "\n"
+
+
+def evaluate(
+    network: nn.Module,
+    shards_url: str,
+    *,
+    device: torch.device,
+    rank: int = 0,
+    world_size: int = 1,
+    all_reduce_sum: Callable[[np.ndarray], np.ndarray] = lambda sums: sums,
+    batch_size: int = 16,
+    limit: int = 0,
+    baselines: bool = True,
+    precision: str = "fp32",
+    threads: int = 1,
+    cache: str = "",
+) -> Evaluation:
+    """`network` in eval mode and on `device`, on the validation samples of a packed set.
+
+    `limit` takes that many samples, spread evenly over the split. `all_reduce_sum` adds a float64
+    array up over the ranks. `threads` compute the figures. Collective: every rank must call.
+    Raises ValueError for a set without validation samples.
+    """
+    manifest = load_manifest(shards_url)
+    samples = evaluated_samples(manifest.num_samples("val"), limit)
+    methods = classic_baselines(manifest.mean_color) if baselines else {}
+    sums = np.zeros((1 + len(methods), len(FIGURES)))
+    autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+    with ThreadPoolExecutor(threads) as pool:
+        for batch in read_in_order(
+            shards_url, "val", samples[rank::world_size], batch_size, cache=cache
+        ):
+            images, masks = sample_tensors(batch, device)
+            with torch.inference_mode(), autocast:
+                raw = network(images, masks)
+            completed = composite(raw, images, masks)
+            arrays = [batch.images, *map(_as_arrays, (completed, raw, masks))]
+            for figures in pool.map(partial(_sample_figures, methods), *arrays):
+                sums += figures
+    means = all_reduce_sum(sums) / len(samples)
+    names = [NETWORK, *methods]
+    return Evaluation(
+        methods={
+            name: {
+                figure: float(value)
+                for figure, value in zip(FIGURES, row, strict=True)
+                if name == NETWORK or figure != "known_mse_of_raw"  # the others have no raw output
+            }
+            for name, row in zip(names, means, strict=True)
+        },
+        num_samples=len(samples),
+        evaluated={
+            "shards": shards_url,
+            "data_fingerprint": manifest.fingerprint,
+            "precision": precision,
+        },
+    )
+
+
+def evaluated_samples(num_samples: int, limit: int) -> list[int]:
+    """All sample numbers, or `limit` of them, spread evenly: neighbours share a class."""
+    if num_samples == 0:
+        raise ValueError(
+            "the packed set has no validation samples; pack it with a pack.validation_fraction "
+            "above 0 or from a source with a val folder"
+        )
+    count = min(limit or num_samples, num_samples)
+    return [position * num_samples // count for position in range(count)]
+
+
+def sample_tensors(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Images (N, 3, S, S) float32 in [0, 1] and masks (N, 1, S, S) with 1 in the hole."""
+    holes = torch.from_numpy(batch.completion_holes).to(device)
+    return images_to_device(batch.images, device), rasterize(holes, batch.images.shape[1])
+
+
+def _as_arrays(values: Tensor) -> np.ndarray:
+    return values.permute(0, 2, 3, 1).float().cpu().numpy()
+
+
+def _sample_figures(
+    methods: dict[str, Baseline],
+    original: np.ndarray,
+    completed: np.ndarray,
+    raw: np.ndarray,
+    mask: np.ndarray,
+) -> np.ndarray:
+    """(methods, figures) of one sample."""
+    hole = mask[..., 0] > 0.5
+    rows = [
+        image_figures(original, quantized(completed), hole)
+        | {"known_mse_of_raw": known_mse(original, raw, hole)}
+    ]
+    rows += [image_figures(original, method(original, hole), hole) for method in methods.values()]
+    return np.array([[row.get(figure, 0.0) for figure in FIGURES] for row in rows])
+
+
+def evaluate_network(
+    network: nn.Module,
+    config: Config,
+    worker: Worker,
+    *,
+    baselines: bool = True,
+    evaluated: dict[str, Any] | None = None,
+) -> Evaluation:
+    """As `config.evaluation` says; `evaluated` adds to what the result says of its subject.
+
+    `network` comes from `recalibrate`. Collective: every rank must call.
+    """
+
+    def all_reduce_sum(sums: np.ndarray) -> np.ndarray:
+        return worker.all_reduce_sum_(torch.from_numpy(sums)).numpy()
+
+    evaluation = evaluate(
+        network,
+        config.data.shards,
+        device=worker.device,
+        rank=worker.rank,
+        world_size=worker.world_size,
+        all_reduce_sum=all_reduce_sum,
+        batch_size=config.evaluation.batch_size,
+        limit=config.evaluation.limit,
+        baselines=baselines,
+        precision=config.train.precision,
+        threads=worker.cores_per_rank,
+        cache=config.data.cache,
+    )
+    facts = {"recalibration_images": config.evaluation.recalibration_images, **(evaluated or {})}
+    return Evaluation(evaluation.methods, evaluation.num_samples, {**evaluation.evaluated, **facts})
+
+
+def recalibrate(network: nn.Module, config: Config, worker: Worker) -> nn.Module:
+    """A copy in eval mode whose batch norm was estimated anew on training images.
+
+    The images are the first of the training order, in batches of 16 whatever the number of ranks.
+    Collective: every rank must call.
+    """
+    num_images = config.evaluation.recalibration_images
+    batches: Iterator[tuple[Tensor, Tensor]] | None = None
+    if num_images:
+        batches = _recalibration_batches(config, worker, num_images)
+    with worker.autocast():
+        return recalibrated(network, batches, worker.all_reduce_sum_)
+
+
+def _recalibration_batches(
+    config: Config, worker: Worker, num_images: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    data = config.data
+    available = load_manifest(data.shards).num_samples("train")
+    batch_size = min(_RECALIBRATION_BATCH, available)
+    spec = ReaderSpec(
+        shards=data.shards,
+        split="train",
+        batch_size=batch_size,
+        rank=0,
+        world_size=1,
+        seed=config.seed,
+        short_side_min=data.short_side_min,
+        short_side_max=data.short_side_max,
+        horizontal_flip=data.horizontal_flip,
+        decode_threads=worker.cores_per_rank,
+        prefetch_batches=data.prefetch_batches,
+        cache=data.cache,
+    )
+    num_batches = max(1, num_images // batch_size)
+    with closing(BatchAssembler(spec)) as assembler:
+        for number in range(worker.rank, num_batches, worker.world_size):
+            yield sample_tensors(assembler.assemble(number), worker.device)

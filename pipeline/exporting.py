@@ -1,0 +1,102 @@
+"""A completion network in a folder of its own, and finding one wherever a run has left it.
+
+completion.safetensors    weights, batch norm's statistics and the fill colour
+network.json              the network's configuration, what it was trained on and for how long
+COMMITTED                 sizes and SHA-256, as in a checkpoint
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from pipeline.checkpoint import (
+    COMMITTED,
+    STATE,
+    committed_steps,
+    read_commitment,
+    read_file,
+    step_name,
+    write_committed,
+)
+from pipeline.config import CompletionConfig, Config, parse_config
+from pipeline.networks.registry import build_completion
+from shards.storage import exists, join_url, remove_tree
+
+DESCRIPTION = "network.json"
+WEIGHTS = "completion.safetensors"
+EXPORT_FOLDER = "network"  # in a run's folder
+
+
+def save_completion_network(
+    url: str, network: nn.Module, config: CompletionConfig, step: int, facts: dict[str, Any]
+) -> None:
+    """For rank 0 alone."""
+    remove_tree(join_url(url, COMMITTED))
+    tensors = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
+    description = {"step": step, "completion": asdict(config), **facts}
+    files = {
+        WEIGHTS: safetensors.torch.save(tensors),
+        DESCRIPTION: (json.dumps(description, indent=1) + "\n").encode(),
+    }
+    write_committed(url, files, step)
+
+
+def load_completion_network(url: str, weights: str, device: torch.device) -> nn.Module:
+    """The network at `url`, in evaluation mode: an exported folder, a run's folder (its export, or
+    else its newest checkpoint), a folder of checkpoints, or one checkpoint.
+
+    `weights` is "ema" or "raw"; an exported network is what it was exported as. Raises
+    FileNotFoundError where there is none, ValueError where it is damaged.
+    """
+    if exists(join_url(url, DESCRIPTION)):
+        return _load_exported(url, device)
+    if exists(join_url(url, EXPORT_FOLDER, COMMITTED)):
+        return _load_exported(join_url(url, EXPORT_FOLDER), device)
+    return load_from_checkpoint(find_checkpoint(url), weights, device)[0]
+
+
+def find_checkpoint(url: str) -> str:
+    """The checkpoint that `url` is, or the newest one in it. FileNotFoundError where none is."""
+    if exists(join_url(url, COMMITTED)):
+        return url
+    for folder in (url, join_url(url, "checkpoints")):
+        steps = committed_steps(folder)
+        if steps:
+            return join_url(folder, step_name(steps[-1]))
+    raise FileNotFoundError(
+        f"{url} holds no trained network: neither an exported one nor a finished checkpoint"
+    )
+
+
+def load_from_checkpoint(url: str, weights: str, device: torch.device) -> tuple[nn.Module, Config]:
+    """The completion network of a checkpoint in evaluation mode, and the run's configuration."""
+    commitment = read_commitment(url)
+    config = parse_config(json.loads(read_file(url, STATE, commitment))["config"])
+    name = "ema.safetensors" if weights == "ema" else WEIGHTS
+    network = build_completion(config)
+    return _filled(network, lambda: read_file(url, name, commitment), url, device), config
+
+
+def _load_exported(url: str, device: torch.device) -> nn.Module:
+    commitment = read_commitment(url)
+    description = json.loads(read_file(url, DESCRIPTION, commitment))
+    network = build_completion(parse_config({"completion": description["completion"]}))
+    return _filled(network, lambda: read_file(url, WEIGHTS, commitment), url, device)
+
+
+def _filled(
+    network: nn.Module, read: Callable[[], bytes], url: str, device: torch.device
+) -> nn.Module:
+    tensors: dict[str, Tensor] = safetensors.torch.load(read())
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ValueError(f"the weights at {url} do not fit their configuration: {error}") from error
+    return network.to(device).eval().requires_grad_(False)

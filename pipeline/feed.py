@@ -1,0 +1,85 @@
+"""From the reader's ring of uint8 batches to training batches on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.config import Config
+from pipeline.masking import patch_corners, rasterize
+from pipeline.step import TrainingBatch
+from shards.order import lanes_of
+from shards.randomness import integers
+from shards.reader import Batch, ShardReader
+
+
+def images_to_device(images: np.ndarray, device: torch.device) -> Tensor:
+    """(N, S, S, 3) uint8 -> (N, 3, S, S) float32 in [0, 1], in channels_last order, as it came."""
+    pixels = torch.from_numpy(images).to(device, non_blocking=True)
+    return pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255)
+
+
+class DeviceFeed:
+    """Training batches of one rank, in the order of the steps."""
+
+    def __init__(self, reader: ShardReader, config: Config, rank: int, world_size: int,
+                 device: torch.device) -> None:  # fmt: skip
+        self._reader = reader
+        self._config = config
+        self._lanes = lanes_of(config.train.batch_size, rank, world_size)
+        self._device = device
+        if device.type == "cuda":
+            _pin(reader.ring_view())
+
+    def batches(self) -> Iterator[tuple[Batch, TrainingBatch]]:
+        """Each with the reader's batch it came from, whose arrays are valid until the next."""
+        in_flight: tuple[Batch, torch.cuda.Event] | None = None
+        for batch in self._reader:
+            training_batch = self._to_device(batch)
+            if self._device.type != "cuda":
+                yield batch, training_batch
+                batch.release()
+                continue
+            # The copy runs on while the step is launched; the slot goes back one step later.
+            event = torch.cuda.Event()
+            event.record()
+            yield batch, training_batch
+            if in_flight is not None:
+                in_flight[1].synchronize()
+                in_flight[0].release()
+            in_flight = (batch, event)
+
+    def _to_device(self, batch: Batch) -> TrainingBatch:
+        size, patch = self._config.crop_size, self._config.discriminator.local_size
+        holes = torch.from_numpy(batch.completion_holes).to(self._device)
+        real_holes = torch.from_numpy(batch.discriminator_holes).to(self._device)
+        if self._config.loss.real_patch == "same":
+            real_holes = holes
+        choice = self._chosen_holes(batch.step, holes.shape[1])
+        return TrainingBatch(
+            images=images_to_device(batch.images, self._device),
+            masks=rasterize(holes, size),
+            hole_corners=patch_corners(holes, choice, patch, size),
+            real_corners=patch_corners(real_holes, choice, patch, size),
+        )
+
+    def _chosen_holes(self, step: int, num_holes: int) -> Tensor:
+        """Which of its holes each sample's local patch lies on: drawn by lane, not by rank."""
+        choice = integers(
+            self._config.seed, "patch hole", step, low=0, high=num_holes - 1,
+            count=self._config.train.batch_size,
+        )  # fmt: skip
+        return torch.from_numpy(choice[self._lanes.start : self._lanes.stop]).to(self._device)
+
+
+def _pin(ring: np.ndarray) -> None:
+    """Registers the ring with CUDA, so that copies from it run beside the computation."""
+    status = torch.cuda.cudart().cudaHostRegister(ring.ctypes.data, ring.nbytes, 0)
+    if int(status) != 0:
+        raise RuntimeError(
+            f"the reader's ring of {ring.nbytes} bytes could not be pinned (CUDA error "
+            f"{int(status)}); lower data.prefetch_batches or raise the limit on locked memory"
+        )

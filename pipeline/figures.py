@@ -1,0 +1,71 @@
+"""The figures of the steps since the last record, gathered without waiting for the device."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from pipeline.step import Figures
+from pipeline.workers import Worker
+
+T = TypeVar("T")
+
+
+class RunningFigures:
+    """Sums on the device; one packed all-reduce and one read when they are asked for."""
+
+    def __init__(self, worker: Worker, batch_size: int) -> None:
+        self._worker = worker
+        self._batch_size = batch_size
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+        self._wait_s = 0.0
+        self._steps = 0
+        self._since = time.perf_counter()
+
+    def restart(self) -> None:
+        """Leaves the time since the last record out of the speed: something else was done in it."""
+        self._since = time.perf_counter()
+        self._steps = 0
+        self._wait_s = 0.0
+
+    def timed(self, batches: Iterable[T]) -> Iterator[T]:
+        """The same batches; the time that the loop waits for each is counted."""
+        iterator = iter(batches)
+        while True:
+            before = time.perf_counter()
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            self._wait_s += time.perf_counter() - before
+            yield batch
+
+    def add(self, figures: Figures) -> None:
+        for name, value in figures.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._counts[name] = self._counts.get(name, 0) + 1
+        self._steps += 1
+
+    def reduce(self) -> dict[str, float]:
+        """Means over steps and ranks, and the speed of the whole run; starts anew.
+
+        Collective: every rank must call.
+        """
+        names = sorted(self._sums)  # the phases are the same on all ranks, so the names are too
+        values = [self._sums[name].float() / self._counts[name] for name in names]
+        wait = torch.tensor(self._wait_s, device=self._worker.device)
+        packed = torch.stack([*values, wait]) / self._worker.world_size
+        means = self._worker.all_reduce_sum_(packed).tolist()
+        elapsed_s = time.perf_counter() - self._since
+        result = dict(zip(names, means, strict=False))
+        if self._steps:
+            result["images_per_second"] = self._steps * self._batch_size / elapsed_s
+            result["data_wait_share"] = means[-1] / elapsed_s
+        self._sums, self._counts = {}, {}
+        self.restart()
+        return result

@@ -1,0 +1,83 @@
+"""Quality figures of one completed image against its original.
+
+All but one compare 8-bit composites, as they would be saved and as the field reports them: the
+known pixels are the original's, and no post-processing is applied. Computed in float64.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from skimage.metrics import structural_similarity
+
+# name -> (heading with the unit, decimals shown)
+FIGURES: dict[str, tuple[str, int]] = {
+    "hole_mse": ("MSE in the hole", 5),
+    "hole_l1_percent": ("L1 in the hole, %", 3),
+    "mse_masked_over_image": ("masked MSE over the image", 6),
+    "psnr_db": ("PSNR, dB", 3),
+    "hole_psnr_db": ("PSNR in the hole, dB", 3),
+    "ssim": ("SSIM", 4),
+    "hole_ssim": ("SSIM in the hole", 4),
+    "known_mse_of_raw": ("raw MSE of known pixels", 6),
+}
+PSNR_LIMIT_DB = 100.0  # of an exact copy, whose PSNR is infinite and would spoil the mean
+
+
+def quantized(image: np.ndarray) -> np.ndarray:
+    """uint8 of floats in [0, 1], rounded to the nearest level."""
+    return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+
+
+def psnr_db(mse: float) -> float:
+    """Peak signal-to-noise ratio for values in [0, 1]; at most PSNR_LIMIT_DB."""
+    return float(min(-10 * np.log10(max(mse, 1e-300)), PSNR_LIMIT_DB))
+
+
+def ssim_map(original: np.ndarray, completed: np.ndarray) -> np.ndarray:
+    """(H, W, 3) float64, with the Gaussian window of the SSIM paper (Wang et al. 2004)."""
+    _, values = structural_similarity(
+        original,
+        completed,
+        channel_axis=2,
+        data_range=255,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        full=True,
+    )
+    return values
+
+
+def image_figures(
+    original: np.ndarray, completed: np.ndarray, mask: np.ndarray
+) -> dict[str, float]:
+    """Figures of a composite: uint8 (H, W, 3) twice, and bool (H, W), True in the hole.
+
+    `hole_mse` and `hole_l1_percent` average over the hole, `mse_masked_over_image` divides the same
+    squared error by the whole image's area. Raises ValueError for an empty mask.
+    """
+    if not mask.any():
+        raise ValueError("the mask is empty: there is no hole whose completion could be measured")
+    difference = (completed.astype(np.float64) - original.astype(np.float64)) / 255
+    in_hole = difference[mask]
+    image_mse, hole_mse = float(np.mean(difference**2)), float(np.mean(in_hole**2))
+    similarity = ssim_map(original, completed)
+    return {
+        "hole_mse": hole_mse,
+        "hole_l1_percent": float(np.mean(np.abs(in_hole)) * 100),
+        "mse_masked_over_image": float(np.sum(in_hole**2) / difference.size),
+        "psnr_db": psnr_db(image_mse),
+        "hole_psnr_db": psnr_db(hole_mse),
+        "ssim": float(np.mean(similarity)),
+        "hole_ssim": float(np.mean(similarity[mask])),
+    }
+
+
+def known_mse(original: np.ndarray, raw: np.ndarray, mask: np.ndarray) -> float:
+    """Error of the raw output, float (H, W, 3) in [0, 1], where the image was known.
+
+    It shows whether the network reproduces its input or leaves the known region to chance; 0 if
+    nothing is known.
+    """
+    difference = raw[~mask].astype(np.float64) - original[~mask].astype(np.float64) / 255
+    return float(np.mean(difference**2)) if difference.size else 0.0

@@ -1,0 +1,31 @@
+"""Networks by the name that the configuration gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from pipeline.config import CompletionConfig, Config
+from pipeline.networks.completion import CompletionNetwork
+from pipeline.networks.discriminator import ContextDiscriminator
+
+# A completion network takes (image, mask) as `CompletionNetwork.forward` does and erases the hole
+# itself, with its buffer `fill_color`.
+COMPLETION_NETWORKS: dict[str, Callable[[CompletionConfig], nn.Module]] = {
+    "glcic": CompletionNetwork,
+}
+
+
+def build_completion(config: Config) -> nn.Module:
+    """On the CPU, with fresh weights. Raises ValueError for a kind that is not registered."""
+    kind = config.completion.kind
+    if kind not in COMPLETION_NETWORKS:
+        known = ", ".join(sorted(COMPLETION_NETWORKS))
+        raise ValueError(f"completion.kind is {kind!r}, which no network is; known: {known}")
+    return COMPLETION_NETWORKS[kind](config.completion)
+
+
+def build_discriminator(config: Config) -> nn.Module:
+    """On the CPU, with fresh weights; its global branch takes the training crop."""
+    return ContextDiscriminator(config.discriminator, config.crop_size)

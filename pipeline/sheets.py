@@ -1,0 +1,100 @@
+"""Sheets of samples to look at: one row a sample, one column a stage of its completion."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor, nn
+
+from pipeline.evaluation import evaluated_samples, sample_tensors
+from pipeline.masking import composite
+from shards.batches import read_in_order
+from shards.manifest import load_manifest
+
+HEADINGS = ("input", "mask", "raw output", "completion", "original")
+_SMALLEST_TILE_PX = 128
+_GAP_PX = 8
+_BACKGROUND, _INK = "white", "black"
+
+
+def sample_sheet(
+    images: Tensor,
+    masks: Tensor,
+    raw: Tensor,
+    completed: Tensor,
+    captions: Sequence[str] = (),
+    fill_color: Sequence[float] = (0.5, 0.5, 0.5),
+) -> Image.Image:
+    """RGB image. Images (N, 3, S, S) in [0, 1], masks (N, 1, S, S) with 1 in the hole.
+
+    `captions`, one a sample or none, stand above the rows; `fill_color` is shown in the hole of the
+    input. Samples below 128 pixels are enlarged.
+    """
+    assert not captions or len(captions) == len(images)
+    fill = torch.as_tensor(fill_color, dtype=images.dtype, device=images.device).view(1, 3, 1, 1)
+    columns = [
+        torch.where(masks > 0.5, fill, images),
+        masks.expand_as(images),
+        raw,
+        completed,
+        images,
+    ]
+    side = max(_SMALLEST_TILE_PX, images.shape[-1])
+    text_px = max(12, side // 11)
+    font = ImageFont.load_default(size=text_px)
+    line = 2 * text_px
+    row_height = side + _GAP_PX + (line if captions else 0)
+    sheet = Image.new(
+        "RGB",
+        (_GAP_PX + len(columns) * (side + _GAP_PX), line + len(images) * row_height + _GAP_PX),
+        _BACKGROUND,
+    )
+    draw = ImageDraw.Draw(sheet)
+    for number, (heading, tensor) in enumerate(zip(HEADINGS, columns, strict=True)):
+        x = _GAP_PX + number * (side + _GAP_PX)
+        draw.text((x + side // 2, line // 2), heading, _INK, font, anchor="mm")
+        enlarging = Image.Resampling.NEAREST if heading == "mask" else Image.Resampling.BICUBIC
+        for row, values in enumerate(tensor):
+            y = line + (row + 1) * row_height - side - _GAP_PX
+            sheet.paste(_tile(values, side, enlarging), (x, y))
+    for row, caption in enumerate(captions):
+        y = line + row * row_height + line // 2
+        draw.text((_GAP_PX, y), caption, _INK, font, anchor="lm")
+    return sheet
+
+
+def validation_sheet(
+    network: nn.Module,
+    shards_url: str,
+    *,
+    count: int,
+    device: torch.device,
+    caption: str = "",
+) -> tuple[Image.Image, bytes]:
+    """The sheet of `count` validation samples, spread evenly, and the same as a PNG file.
+
+    `network` is in eval mode and on `device`. Raises ValueError if there are no such samples.
+    """
+    samples = evaluated_samples(load_manifest(shards_url).num_samples("val"), count)
+    rows = []
+    for batch in read_in_order(shards_url, "val", samples, batch_size=8):
+        images, masks = sample_tensors(batch, device)
+        with torch.inference_mode():
+            raw = network(images, masks)
+        rows.append((images, masks, raw, composite(raw, images, masks)))
+    captions = [f"{caption}, validation sample {sample}".lstrip(", ") for sample in samples]
+    fill = getattr(network, "fill_color", torch.full((3,), 0.5))
+    images, masks, raw, completed = (torch.cat(column) for column in zip(*rows, strict=True))
+    sheet = sample_sheet(images, masks, raw, completed, captions, fill.tolist())
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    return sheet, buffer.getvalue()
+
+
+def _tile(values: Tensor, side: int, enlarging: Image.Resampling) -> Image.Image:
+    pixels = (values.detach().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
+    tile = Image.fromarray(pixels.cpu().contiguous().numpy())
+    return tile if tile.width == side else tile.resize((side, side), enlarging)

@@ -1,0 +1,179 @@
+"""The state of a run: two networks, their optimizers and the average. The rest is computed."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.averaging import AveragedNetwork
+from pipeline.checkpoint import Checkpoint, committed_steps, read_checkpoint, read_newest
+from pipeline.config import (
+    Config,
+    config_digest,
+    config_mapping,
+    parse_config,
+    trajectory_mapping,
+)
+from pipeline.networks.registry import build_completion, build_discriminator
+from pipeline.optimizers import build_optimizer, load_optimizer_tensors, optimizer_tensors
+from pipeline.step import Player
+from pipeline.workers import Worker
+from shards.manifest import Manifest
+
+_GRAY = (0.5, 0.5, 0.5)
+
+
+class RunState:
+    """Builds the networks with weights that depend on the seed alone, equal on every rank.
+
+    Collective: every rank must build it.
+    """
+
+    def __init__(self, config: Config, worker: Worker, manifest: Manifest) -> None:
+        torch.manual_seed(config.seed)
+        completion = build_completion(config)
+        discriminator = build_discriminator(config)
+        completion.set_fill_color(
+            manifest.mean_color if config.completion.hole_fill == "mean" else _GRAY
+        )
+        layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
+        for network in (completion, discriminator):
+            network.to(device=worker.device, memory_format=layout)  # type: ignore[call-overload]
+        self.completion = Player(
+            completion, build_optimizer(config.completion_optimizer, completion), worker
+        )
+        self.discriminator = Player(
+            discriminator, build_optimizer(config.discriminator_optimizer, discriminator), worker
+        )
+        self.average = (
+            AveragedNetwork(completion, config.train.ema_decay) if config.train.ema_decay else None
+        )
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """By file of the checkpoint. The tensors are the live ones, not copies."""
+        networks = {
+            "completion": self.completion.network,
+            "discriminator": self.discriminator.network,
+        }
+        tensors = {name: dict(network.state_dict()) for name, network in networks.items()}
+        if self.average is not None:
+            tensors["ema"] = dict(self.average.network.state_dict())
+        tensors["optimizers"] = {
+            f"{name}.{key}": tensor
+            for name, player in self._players().items()
+            for key, tensor in optimizer_tensors(player.optimizer, player.network).items()
+        }
+        return tensors
+
+    def load_(self, tensors: dict[str, dict[str, Tensor]]) -> None:
+        """Raises ValueError where the tensors do not fit the networks."""
+        _load(self.completion.network, tensors["completion"], "completion")
+        _load(self.discriminator.network, tensors["discriminator"], "discriminator")
+        if self.average is not None:
+            _load(self.average.network, tensors["ema"], "ema")
+        for name, player in self._players().items():
+            prefix = f"{name}."
+            load_optimizer_tensors(
+                player.optimizer,
+                player.network,
+                {
+                    key.removeprefix(prefix): tensor
+                    for key, tensor in tensors["optimizers"].items()
+                    if key.startswith(prefix)
+                },
+            )
+
+    def weights(self, kind: str) -> nn.Module:
+        """The completion network to be looked at: "ema" or "raw"."""
+        if kind == "ema" and self.average is not None:
+            return self.average.network
+        return self.completion.network
+
+    def _players(self) -> dict[str, Player]:
+        return {"completion": self.completion, "discriminator": self.discriminator}
+
+
+def _load(network: nn.Module, tensors: dict[str, Tensor], name: str) -> None:
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ValueError(f"the checkpoint's {name} network does not fit: {error}") from error
+
+
+def state_facts(config: Config, manifest: Manifest, worker: Worker, step: int) -> dict[str, Any]:
+    """What `state.json` says beside the step."""
+    return {
+        "config": config_mapping(config),
+        "config_digest": config_digest(config),
+        "data_fingerprint": manifest.fingerprint,
+        "seed": config.seed,
+        "num_images": step * config.train.batch_size,
+        "world_size": worker.world_size,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+    }
+
+
+def resume_(
+    state: RunState, config: Config, manifest: Manifest, worker: Worker, say: Callable[[str], None]
+) -> int:
+    """Loads what `config.resume` asks for into `state`; returns the steps already made.
+
+    Collective: every rank must call. Raises ValueError where there is nothing intact to resume, or
+    something that another configuration or other data made.
+    """
+    found = _find(config, say) if worker.is_main else None
+    step = worker.broadcast_value(found.step if found else 0)
+    assert isinstance(step, int)
+    if not worker.broadcast_value(found is not None):
+        return 0
+    if found is not None:
+        _require_same_run(found, config, manifest)
+    stems = worker.broadcast_value(sorted(found.tensors) if found else None)
+    assert isinstance(stems, list)
+    tensors = {
+        stem: worker.broadcast_tensors(found.tensors[stem] if found else None) for stem in stems
+    }
+    state.load_(tensors)
+    return step
+
+
+def _find(config: Config, say: Callable[[str], None]) -> Checkpoint | None:
+    url = config.checkpoint_url
+    if config.resume == "auto":
+        return read_newest(url, warn=say)
+    if config.resume == "never":
+        steps = committed_steps(url)
+        if steps:
+            raise ValueError(
+                f"{url} already holds a run at step {steps[-1]}; continue it with --resume auto or "
+                "start under another --name"
+            )
+        return None
+    return read_checkpoint(config.resume)
+
+
+def _require_same_run(found: Checkpoint, config: Config, manifest: Manifest) -> None:
+    """A checkpoint continues exactly, or not at all."""
+    facts = found.facts
+    if facts["config_digest"] != config_digest(config):
+        before = trajectory_mapping(parse_config(facts["config"]))
+        now = trajectory_mapping(config)
+        changed = [
+            f"{key} was {before.get(key)!r}, is {value!r}"
+            for key, value in now.items()
+            if before.get(key) != value
+        ]
+        raise ValueError(
+            f"the run at step {found.step} was made with another configuration: "
+            f"{'; '.join(changed)}. Restore these values, or start under another --name"
+        )
+    if facts["data_fingerprint"] != manifest.fingerprint:
+        raise ValueError(
+            f"the run at step {found.step} was trained on another packed set (fingerprint "
+            f"{facts['data_fingerprint'][:12]}, {config.data.shards} has "
+            f"{manifest.fingerprint[:12]}). Point --data.shards at it, or use another --name"
+        )

@@ -1,0 +1,94 @@
+"""The training crop: where it is cut from a stored image, and cutting it.
+
+Drawing a short side s and cropping S x S from the image resized to it is the same as cutting a
+square of side S * short / s from the stored image and resizing only that. The square is rounded to
+whole stored pixels: its place is random anyway, its scale moves by less than half a pixel in S,
+and where no scaling is asked for the pixels are copied unchanged.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import simplejpeg
+
+from shards.randomness import uniform
+
+
+@dataclass(frozen=True)
+class CropRecipe:
+    crop_size: int  # side of the training crop, pixels
+    short_side_min: int  # the short side is drawn from [min, max], at least crop_size
+    short_side_max: int
+    horizontal_flip: bool
+    seed: int
+
+
+@dataclass(frozen=True)
+class CropBox:
+    """A square in pixels of the stored image."""
+
+    x: int
+    y: int
+    side: int
+    flip: bool
+
+
+def crop_box(recipe: CropRecipe, epoch: int, sample: int, width: int, height: int) -> CropBox:
+    """The crop of a sample in an epoch; `sample` is its number in the split."""
+    draws = uniform(recipe.seed, "crop", epoch, sample, count=4).tolist()
+    short_side = min(width, height)
+    target = recipe.short_side_min + int(
+        draws[0] * (recipe.short_side_max - recipe.short_side_min + 1)
+    )
+    side = min(short_side, max(1, round(recipe.crop_size * short_side / target)))
+    return CropBox(
+        x=int(draws[1] * (width - side + 1)),
+        y=int(draws[2] * (height - side + 1)),
+        side=side,
+        flip=recipe.horizontal_flip and draws[3] < 0.5,
+    )
+
+
+def decode_crop(jpeg: memoryview | bytes, box: CropBox, out: np.ndarray) -> None:
+    """Fills `out` (S, S, 3) uint8 RGB. ValueError if the JPEG is broken or smaller than the box."""
+    height, width = simplejpeg.decode_jpeg_header(jpeg)[:2]
+    if box.x + box.side > width or box.y + box.side > height:
+        raise ValueError(f"it has {width} x {height} pixels, too few for the crop {box}")
+    size = out.shape[0]
+    if (width, height, box.flip) == (size, size, False):
+        simplejpeg.decode_jpeg(jpeg, buffer=out)
+        return
+    scratch = _scratch(height * width * 3 + out.nbytes)
+    resized = scratch[: out.nbytes].reshape(out.shape)
+    pixels = simplejpeg.decode_jpeg(jpeg, buffer=scratch[out.nbytes :])
+    region = pixels[box.y : box.y + box.side, box.x : box.x + box.side]
+    if not box.flip:
+        _resize(region, out)
+    else:  # a second pass: OpenCV's resizing cannot mirror
+        _resize(region, resized)
+        cv2.flip(resized, 1, dst=out)
+
+
+def _resize(region: np.ndarray, out: np.ndarray) -> None:
+    if region.shape == out.shape:
+        np.copyto(out, region)
+        return
+    # Averaging over areas keeps shrunken images free of aliasing; it cannot enlarge.
+    shrinks = region.shape[0] > out.shape[0]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    cv2.resize(region, out.shape[1::-1], dst=out, interpolation=method)
+
+
+_thread = threading.local()
+
+
+def _scratch(num_bytes: int) -> np.ndarray:
+    """Memory of this thread, kept: fresh pages for every image would cost a third of its time."""
+    memory: np.ndarray | None = getattr(_thread, "memory", None)
+    if memory is None or memory.nbytes < num_bytes:
+        memory = _thread.memory = np.empty(num_bytes, dtype=np.uint8)
+    return memory

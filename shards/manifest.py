@@ -1,0 +1,106 @@
+"""The manifest: one JSON file that describes a packed set and by which it is checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from shards.recipe import MaskRecipe, PackRecipe
+from shards.storage import join_url, read_bytes, write_bytes
+
+MANIFEST_NAME = "manifest.json"
+FORMAT = "glcic-shards"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    name: str  # file name inside the set's folder
+    num_images: int
+    size_bytes: int
+    sha256: str
+    index_sha256: str
+
+
+@dataclass(frozen=True)
+class RefusedImage:
+    path: str  # relative to the source folder
+    reason: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What was packed. `splits` maps "train" and "val" to their shards in order."""
+
+    recipe: PackRecipe
+    classes: list[str]
+    mean_color: tuple[float, float, float]  # RGB in [0, 1], over the stored training pixels
+    splits: dict[str, list[ShardEntry]]
+    converted: dict[str, int] = field(default_factory=dict)  # kind of conversion -> images
+    refused: list[RefusedImage] = field(default_factory=list)
+
+    def num_images(self, split: str) -> int:
+        return sum(shard.num_images for shard in self.splits[split])
+
+    def num_samples(self, split: str) -> int:
+        """(image, mask) pairs: what an epoch counts."""
+        return self.num_images(split) * self.recipe.masks.masks_per_image
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the whole description, shard hashes included: the identity of the set."""
+        return hashlib.sha256(self._content().encode()).hexdigest()
+
+    def _content(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+    def to_json(self) -> str:
+        content = {
+            "format": FORMAT,
+            "version": VERSION,
+            "fingerprint": self.fingerprint,
+            "num_images": {split: self.num_images(split) for split in self.splits},
+            "num_samples": {split: self.num_samples(split) for split in self.splits},
+            **asdict(self),
+        }
+        return json.dumps(content, indent=1) + "\n"
+
+
+def save_manifest(url: str, manifest: Manifest) -> None:
+    write_bytes(join_url(url, MANIFEST_NAME), manifest.to_json().encode())
+
+
+def load_manifest(url: str) -> Manifest:
+    """Raises FileNotFoundError where no set is, ValueError where the manifest is not ours."""
+    path = join_url(url, MANIFEST_NAME)
+    try:
+        data = read_bytes(path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{url} holds no packed set: {MANIFEST_NAME} is missing; run `glcic pack SOURCE {url}`"
+        ) from error
+    try:
+        content: dict[str, Any] = json.loads(data)
+        if content["format"] != FORMAT or content["version"] != VERSION:
+            raise ValueError(f"format {content['format']} version {content['version']}")
+        recipe = dict(content["recipe"])
+        manifest = Manifest(
+            recipe=PackRecipe(**{**recipe, "masks": MaskRecipe(**recipe["masks"])}),
+            classes=list(content["classes"]),
+            mean_color=tuple(content["mean_color"]),
+            splits={
+                split: [ShardEntry(**shard) for shard in entries]
+                for split, entries in content["splits"].items()
+            },
+            converted=dict(content["converted"]),
+            refused=[RefusedImage(**image) for image in content["refused"]],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is not a manifest of {FORMAT} version {VERSION} ({error}); pack the set again"
+        ) from error
+    if manifest.fingerprint != content["fingerprint"]:
+        raise ValueError(f"{path} was altered: its fingerprint does not match; pack the set again")
+    return manifest

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+import yaml
+
+from launch.arguments import parse_with_config
+from pipeline.config import Config, parse_config
+
+
+def parse(*arguments: str) -> Config:
+    return parse_with_config(argparse.ArgumentParser(), list(arguments))[1]
+
+
+def test_a_dash_and_an_underscore_are_the_same() -> None:
+    assert parse("--train.batch-size", "32").train.batch_size == 32
+    assert parse("--train.batch_size=32").train.batch_size == 32
+
+
+def test_a_shipped_preset_is_found_by_its_name_and_overridden() -> None:
+    config = parse("--config", "quickstart", "--resume", "never", "--schedule.joint", "7")
+    assert (config.name, config.resume, config.schedule.joint) == ("quickstart", "never", 7)
+    assert config.schedule.completion > 0
+
+
+def test_an_exponent_is_a_number(tmp_path: Path) -> None:
+    assert parse("--loss.alpha", "4e-4").loss.alpha == 0.0004
+    preset = tmp_path / "preset.yaml"
+    preset.write_text("loss: {alpha: 4e-4}")
+    assert parse("--config", str(preset)).loss.alpha == 0.0004
+
+
+def test_words_of_the_verb_stay_apart_from_fields() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("sources", nargs="+")
+    options, config = parse_with_config(parser, ["a", "--seed", "3", "b"])
+    assert options.sources == ["a", "b"]
+    assert config.seed == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--train.batch-sise", "3"], "did you mean train.batch_size?"),
+        (["--tarin.batch-size", "3"], "did you mean train?"),
+        (["--train.batch-size"], "needs a value"),
+        (["--train.batch-size", "--seed", "3"], "needs a value"),
+        (["--config", "quickstrat"], "presets that ship"),
+        (["--train.precision", "fp8"], "'fp32' or 'bf16'"),
+    ],
+)
+def test_a_wrong_argument_is_one_clear_error(arguments: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=r"--|configuration") as error:
+        parse(*arguments)
+    assert message in str(error.value)
+
+
+def test_a_preset_that_is_not_yaml_is_named(tmp_path: Path) -> None:
+    preset = tmp_path / "broken.yaml"
+    preset.write_text("train: [")
+    with pytest.raises(ValueError, match=r"broken\.yaml is not YAML"):
+        parse("--config", str(preset))
+
+
+def test_the_printed_configuration_is_a_preset_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse("--config", "celeba", "--print-config")
+    assert parse_config(yaml.safe_load(capsys.readouterr().out)) == parse("--config", "celeba")
+
+
+def test_help_lists_every_field_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse("--help")
+    text = capsys.readouterr().out
+    assert "--train.batch_size 96" in text
+    assert "--pack.masks.side_max 128" in text

@@ -1,0 +1,77 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from launch.evaluate import main
+from pipeline.config import CompletionConfig
+from pipeline.exporting import save_completion_network
+from pipeline.networks.completion import CompletionNetwork
+from tests.shards.pictures import pack_small_set
+
+
+@pytest.fixture(scope="module")
+def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Of an evaluation of a small network with random weights on a small set."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    torch.manual_seed(0)
+    config = CompletionConfig(width=8)
+    checkpoint = str(folder / "network")
+    save_completion_network(checkpoint, CompletionNetwork(config), config, step=1, facts={})
+    shards_url = pack_small_set(folder, images=30, validation_fraction=0.3)
+    options = {
+        "--checkpoint": checkpoint,
+        "--data.shards": shards_url,
+        "--pack.crop-size": "32",
+        "--pack.masks.side-min": "8",
+        "--pack.masks.side-max": "16",
+        "--data.short-side-min": "32",
+        "--data.short-side-max": "40",
+        "--discriminator.local-size": "16",
+        "--train.precision": "fp32",
+        "--folder": str(folder / "run"),
+    }
+    return [word for option in options.items() for word in option]
+
+
+def test_the_figures_are_shown_and_written_into_the_run_folder(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 0
+    content = json.loads(Path(arguments[-1], "evaluation.json").read_text())
+    assert content["evaluated"]["checkpoint"] == arguments[1]
+    assert content["evaluated"]["recalibration_images"] == 512
+    shown = capsys.readouterr().out
+    assert f"{content['methods']['Telea']['psnr_db']:.3f}" in shown
+    assert "evaluation.json" in shown
+
+
+def test_a_checkpoint_that_does_not_exist_is_named(arguments: list[str], tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="holds no trained network"):
+        main([*arguments, "--checkpoint", str(tmp_path)])
+
+
+@pytest.mark.dist
+@pytest.mark.slow
+def test_three_workers_find_the_same_figures_as_one(arguments: list[str], tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    alone, together = tmp_path / "alone.json", tmp_path / "together.json"
+    main([*arguments, "--output", str(alone)])
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *("--nproc_per_node=3", str(root / "launch" / "evaluate.py")),
+            *arguments,
+            *("--output", str(together)),
+        ],
+        check=True,
+        cwd=tmp_path,
+        timeout=300,
+    )
+    first, second = (json.loads(path.read_text()) for path in (alone, together))
+    assert first["num_samples"] == second["num_samples"]
+    for method, figures in first["methods"].items():
+        assert second["methods"][method] == pytest.approx(figures, rel=1e-3, abs=1e-6), method

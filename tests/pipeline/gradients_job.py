@@ -1,0 +1,61 @@
+"""For torchrun, on any number of workers: the averaged gradients of the first steps' losses.
+
+    torchrun --nproc_per_node=2 tests/pipeline/gradients_job.py SHARDS OUTPUT
+
+Batch norm uses its running statistics, so that a sample's gradient does not depend on the others in
+its rank's share. The network is not updated.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import safetensors.torch
+
+from pipeline.feed import DeviceFeed
+from pipeline.losses import adversarial_loss
+from pipeline.state import RunState
+from pipeline.step import TrainingStep
+from pipeline.trainer import reader_spec
+from pipeline.workers import start_worker
+from shards.manifest import load_manifest
+from shards.reader import ShardReader
+from tests.small_run import small_config
+
+
+def main(shards: str, output: Path) -> None:
+    config = small_config(shards, output.parent)
+    worker = start_worker(config)
+    state = RunState(config, worker, load_manifest(shards))
+    step = TrainingStep(
+        state.completion, state.discriminator, config.loss, config.discriminator.local_size,
+        worker.autocast(),
+    )  # fmt: skip
+    completion, discriminator = state.completion, state.discriminator
+    completion.network.eval()
+    discriminator.network.eval()
+    with ShardReader(reader_spec(config, worker)) as reader:
+        reader.start(0, 1)
+        feed = DeviceFeed(reader, config, worker.rank, worker.world_size, worker.device)
+        for _, batch in feed.batches():
+            raw = completion.parallel(batch.images, batch.masks)
+            shown = step._shown(raw, batch)
+            patches = step._patches(shown, batch.hole_corners)
+            adversarial = adversarial_loss(discriminator.frozen(shown, patches))
+            (step._reconstruction(raw, batch) + adversarial).backward()
+            discriminator.parallel(batch.images, patches.detach()).square().mean().backward()
+    if worker.is_main:
+        gradients = {
+            f"{name}.{parameter_name}": parameter.grad.contiguous()
+            for name, player in (("completion", completion), ("discriminator", discriminator))
+            for parameter_name, parameter in player.network.named_parameters()
+        }
+        safetensors.torch.save_file(gradients, output)
+    worker.close()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

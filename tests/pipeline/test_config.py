@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.config import (
+    Config,
+    config_digest,
+    config_mapping,
+    parse_config,
+    world_size_faults,
+)
+
+PRESETS = sorted((Path(__file__).parents[2] / "launch" / "presets").glob("*.yaml"))
+
+
+def test_an_empty_mapping_gives_the_defaults() -> None:
+    assert parse_config({}) == Config()
+
+
+def test_the_defaults_are_the_papers_schedule() -> None:
+    config = Config()
+    assert (config.schedule.completion, config.schedule.discriminator) == (90_000, 10_000)
+    assert config.schedule.joint == 400_000
+    assert config.train.batch_size == 96
+    assert config.loss.alpha == 0.0004
+
+
+def test_a_resolved_configuration_parses_to_itself() -> None:
+    config = parse_config({"train": {"batch_size": 12}, "loss": {"reconstruction": "masked"}})
+    assert parse_config(yaml.safe_load(yaml.safe_dump(config_mapping(config)))) == config
+
+
+@pytest.mark.parametrize(
+    ("wrong", "near"),
+    [
+        ({"trian": {}}, "did you mean train?"),
+        ({"train": {"batch_sise": 3}}, "did you mean train.batch_size?"),
+        ({"pack": {"masks": {"side_mn": 3}}}, "did you mean pack.masks.side_min?"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest_known_one(wrong: dict, near: str) -> None:
+    with pytest.raises(ValueError, match="is not a field") as error:
+        parse_config(wrong)
+    assert near in str(error.value)
+
+
+def test_all_faults_are_reported_at_once() -> None:
+    wrong = {
+        "nmae": "x",
+        "train": {"batch_size": "many", "precision": "fp17", "ema_decay": 1.5},
+        "loss": {"alpha": -1},
+        "pack": {"crop_size": 30},
+    }
+    with pytest.raises(ValueError, match="cannot be used") as error:
+        parse_config(wrong)
+    message = str(error.value)
+    for part in ("did you mean name?", "train.batch_size is 'many'", "'fp32' or 'bf16'",
+                 "train.ema_decay is 1.5", "loss.alpha is -1", "pack.crop_size is 30"):  # fmt: skip
+        assert part in message
+
+
+def test_a_section_that_is_no_mapping_is_a_fault() -> None:
+    with pytest.raises(ValueError, match="data is 3"):
+        parse_config({"data": 3})
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().train.batch_size = 3  # type: ignore[misc]
+
+
+def test_a_world_size_that_does_not_divide_the_batch_is_refused_with_those_that_do() -> None:
+    config = parse_config({"train": {"batch_size": 12}})
+    assert world_size_faults(config, 4) == []
+    (fault,) = world_size_faults(config, 5)
+    assert "5 workers" in fault
+    assert "1, 2, 3, 4, 6, 12" in fault
+
+
+def test_the_digest_ignores_what_does_not_change_the_weights() -> None:
+    digest = config_digest(Config())
+    moved = {"folder": "elsewhere", "log": {"every_steps": 7}, "schedule": {"joint": 9}}
+    assert config_digest(parse_config(moved)) == digest
+    for other in ({"seed": 1}, {"loss": {"alpha": 0.1}}, {"train": {"batch_size": 48}},
+                  {"schedule": {"completion": 5}}, {"completion": {"width": 32}}):  # fmt: skip
+        assert config_digest(parse_config(other)) != digest
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_a_preset_is_valid_and_its_header_is_a_contract(path: Path) -> None:
+    text = path.read_text()
+    config = parse_config(yaml.safe_load(text))
+    assert config.name == path.stem
+    header = text.split("\nname:")[0]
+    assert "Purpose:" in header
+    assert "Data:" in header
+    assert "Command" in header
+    assert f"--config {path.stem}" in header

@@ -1,0 +1,157 @@
+"""What several processes do together, by real torchrun jobs."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from pipeline.checkpoint import committed_steps
+from tests.shards.pictures import pack_small_set
+from tests.small_run import assert_identical, final_tensors, small_mapping, write_preset
+from tests.torchrun import job, kill, run, torchrun_command, wait_for
+
+pytestmark = [pytest.mark.dist, pytest.mark.slow]
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return pack_small_set(tmp_path_factory.mktemp("set"), images=36, images_per_shard=7)
+
+
+def train_command(workers: int, preset: Path, *overrides: str) -> list[str]:
+    arguments = ["launch/train.py", "--config", str(preset), *overrides]
+    return torchrun_command(workers, *arguments)
+
+
+def samples_seen(folder: Path, workers: int) -> dict[int, list[tuple]]:
+    """step -> what the ranks saw, in the order of the lanes: sample, holes, holes of the patch."""
+    seen: dict[int, list[tuple]] = {}
+    for rank in range(workers):
+        for line in (folder / "samples" / f"rank-{rank}.jsonl").read_text().splitlines():
+            record = json.loads(line)
+            seen.setdefault(record["step"], []).extend(
+                zip(record["samples"], record["holes"], record["real_holes"], strict=True)
+            )
+    return seen
+
+
+# Three workers too: only then does the order in which gradients are summed matter.
+@pytest.mark.parametrize("workers", [2, 3])
+def test_a_run_resumed_at_any_step_of_any_phase_ends_in_the_same_bits(
+    workers: int, shards: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    command = torchrun_command(workers, str(HERE / "resume_everywhere.py"), shards, str(tmp_path))
+    assert run(command, log, timeout_s=420) == 0, log.read_text()
+    assert log.read_text().count(": identical") == 11
+
+
+def test_a_run_killed_in_the_middle_ends_in_the_bits_of_one_that_was_not(
+    shards: str, tmp_path: Path
+) -> None:
+    schedule = {"completion": 6, "discriminator": 4, "joint": 8}
+    checkpoint = {"every_steps": 2, "keep": 3}
+    folders = {name: tmp_path / name for name in ("whole", "killed")}
+    presets = {
+        name: write_preset(
+            tmp_path / f"{name}.yaml",
+            small_mapping(shards, folder, schedule=schedule, checkpoint=checkpoint),
+        )
+        for name, folder in folders.items()
+    }
+    log = tmp_path / "log"
+    assert run(train_command(2, presets["whole"]), log) == 0, log.read_text()
+    checkpoints = folders["killed"] / "checkpoints"
+    for reached in (4, 8):  # in the completion phase, and in the discriminators'
+        with job(train_command(2, presets["killed"]), log) as process:
+            wait_for(
+                lambda reached=reached: any(
+                    s >= reached for s in committed_steps(str(checkpoints))
+                ),
+                process,
+                log,
+            )
+            kill(process)
+    assert run(train_command(2, presets["killed"]), log) == 0, log.read_text()
+    assert_identical(final_tensors(folders["whole"], 18), final_tensors(folders["killed"], 18))
+    lines = (folders["killed"] / "metrics.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in lines]
+    assert steps == sorted(steps), "the record of a resumed run has no step twice"
+
+
+def test_any_number_of_workers_sees_the_same_samples_and_masks_also_after_a_change(
+    shards: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    seen = {}
+    for workers in (1, 2, 4):
+        folder = tmp_path / f"workers-{workers}"
+        preset = write_preset(
+            tmp_path / f"{workers}.yaml",
+            small_mapping(shards, folder, log={"record_samples": True, "every_steps": 100}),
+        )
+        assert run(train_command(workers, preset), log) == 0, log.read_text()
+        seen[workers] = samples_seen(folder, workers)
+    assert sorted(seen[1]) == list(range(12))
+    assert seen[2] == seen[1]
+    assert seen[4] == seen[1]
+
+    # The run of two workers goes on from its fifth step with four.
+    moved = tmp_path / "moved"
+    preset = write_preset(
+        tmp_path / "moved.yaml",
+        small_mapping(shards, moved, log={"record_samples": True, "every_steps": 100}),
+    )
+    start = tmp_path / "workers-2" / "checkpoints" / "step-000000005"
+    assert run(train_command(4, preset, "--resume", str(start)), log) == 0, log.read_text()
+    rest = samples_seen(moved, 4)
+    assert rest == {step: seen[1][step] for step in range(5, 12)}
+
+
+def test_one_and_two_workers_have_the_same_gradients_to_float_tolerance(
+    shards: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    script = str(HERE / "gradients_job.py")
+    gradients = []
+    for workers in (1, 2):
+        output = tmp_path / f"{workers}.safetensors"
+        assert run(torchrun_command(workers, script, shards, str(output)), log) == 0, (
+            log.read_text()
+        )
+        gradients.append(safetensors.torch.load_file(output))
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        scale = float(gradient.abs().max())
+        torch.testing.assert_close(
+            gradients[1][name],
+            gradient,
+            rtol=1e-4,
+            atol=1e-5 * scale,
+            msg=lambda m, n=name: f"{n}: {m}",
+        )
+
+
+def test_a_terminated_run_saves_where_it_stands_and_exits_with_an_error(
+    shards: str, tmp_path: Path
+) -> None:
+    folder, log = tmp_path / "run", tmp_path / "log"
+    mapping = small_mapping(
+        shards, folder, schedule={"completion": 100_000}, checkpoint={"every_steps": 100_000}
+    )
+    preset = write_preset(tmp_path / "preset.yaml", mapping)
+    with job(train_command(2, preset), log) as process:
+        wait_for(lambda: (folder / "metrics.jsonl").exists() and
+                 (folder / "metrics.jsonl").stat().st_size > 0, process, log)  # fmt: skip
+        process.send_signal(signal.SIGTERM)
+        status = process.wait(60)
+    assert status != 0, "a pod that exits with 0 counts as completed and is never replaced"
+    (step,) = committed_steps(str(folder / "checkpoints"))
+    assert step > 0
+    assert f"stopped by a signal after step {step}" in log.read_text()

@@ -1,0 +1,203 @@
+import dataclasses
+import io
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from pipeline.baselines import classic_baselines
+from pipeline.config import CompletionConfig, Config, DataConfig, EvaluationConfig, TrainConfig
+from pipeline.evaluation import (
+    Evaluation,
+    evaluate,
+    evaluate_network,
+    evaluated_samples,
+    recalibrate,
+)
+from pipeline.metrics import FIGURES, image_figures
+from pipeline.networks.completion import CompletionNetwork
+from pipeline.workers import Worker
+from shards.batches import read_in_order
+from shards.manifest import load_manifest
+from tests.shards.pictures import pack_small_set
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def shards_url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("evaluation")
+    return pack_small_set(folder, images=30, masks_per_image=2, validation_fraction=0.3)
+
+
+@pytest.fixture(scope="module")
+def network() -> CompletionNetwork:
+    torch.manual_seed(0)
+    return CompletionNetwork(CompletionConfig(width=8)).eval()
+
+
+def config_of(shards_url: str, **evaluation: int) -> Config:
+    return Config(
+        data=DataConfig(shards=shards_url, short_side_min=32, short_side_max=40),
+        pack=load_manifest(shards_url).recipe,
+        completion=CompletionConfig(width=8),
+        evaluation=EvaluationConfig(**{"recalibration_images": 20, **evaluation}),
+        train=TrainConfig(precision="fp32"),
+    )
+
+
+def assert_same_figures(first: Evaluation, second: Evaluation) -> None:
+    assert first.methods.keys() == second.methods.keys()
+    for method, figures in first.methods.items():
+        assert second.methods[method] == pytest.approx(figures, rel=1e-4, abs=1e-7), method
+
+
+class RankSum:
+    """Adds arrays up over threads that stand for ranks."""
+
+    def __init__(self, world_size: int) -> None:
+        self.barrier = threading.Barrier(world_size)
+        self.arrays: list[np.ndarray] = []
+
+    def __call__(self, array: np.ndarray) -> np.ndarray:
+        self.arrays.append(array)
+        self.barrier.wait()
+        return np.sum(self.arrays, axis=0)
+
+
+@pytest.mark.parametrize("world_size", [2, 5])
+def test_the_number_of_ranks_does_not_change_the_figures(
+    shards_url: str, network: CompletionNetwork, world_size: int
+) -> None:
+    alone = evaluate(network, shards_url, device=CPU)
+    total, results = RankSum(world_size), {}
+
+    def rank_main(rank: int) -> None:
+        results[rank] = evaluate(
+            network, shards_url, device=CPU, rank=rank, world_size=world_size, all_reduce_sum=total
+        )
+
+    threads = [threading.Thread(target=rank_main, args=(r,)) for r in range(world_size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for rank in range(world_size):
+        assert_same_figures(alone, results[rank])
+
+
+def test_neither_the_batch_size_nor_the_threads_change_the_figures(
+    shards_url: str, network: CompletionNetwork
+) -> None:
+    expected = evaluate(network, shards_url, device=CPU, batch_size=16)
+    assert_same_figures(expected, evaluate(network, shards_url, device=CPU, batch_size=1))
+    assert_same_figures(
+        expected, evaluate(network, shards_url, device=CPU, batch_size=5, threads=3)
+    )
+
+
+def test_the_figures_are_means_over_all_validation_samples(
+    shards_url: str, network: CompletionNetwork
+) -> None:
+    manifest = load_manifest(shards_url)
+    fill = classic_baselines(manifest.mean_color)["mean colour"]
+    expected = []
+    for batch in read_in_order(shards_url, "val", range(manifest.num_samples("val")), 1):
+        mask = np.zeros((32, 32), dtype=bool)
+        for x, y, width, height in batch.completion_holes[0]:
+            mask[y : y + height, x : x + width] = True
+        expected.append(image_figures(batch.images[0], fill(batch.images[0], mask), mask))
+    evaluation = evaluate(network, shards_url, device=CPU)
+    assert evaluation.num_samples == len(expected) == manifest.num_samples("val") > 4
+    for figure, value in evaluation.methods["mean colour"].items():
+        assert value == pytest.approx(np.mean([row[figure] for row in expected])), figure
+
+
+def test_a_network_that_returns_the_image_has_perfect_figures(shards_url: str) -> None:
+    class Cheat(torch.nn.Module):
+        def forward(self, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            return image
+
+    figures = evaluate(Cheat(), shards_url, device=CPU).methods["glcic"]
+    assert set(figures) == set(FIGURES)
+    assert figures["hole_mse"] == 0
+    assert figures["known_mse_of_raw"] == pytest.approx(0, abs=1e-12)
+    assert figures["ssim"] == pytest.approx(1)
+
+
+def test_the_classic_methods_can_be_left_out_and_have_no_raw_output(
+    shards_url: str, network: CompletionNetwork
+) -> None:
+    with_all = evaluate(network, shards_url, device=CPU, limit=3)
+    assert list(with_all.methods) == ["glcic", "mean colour", "Telea", "Navier-Stokes"]
+    assert "known_mse_of_raw" not in with_all.methods["Telea"]
+    alone = evaluate(network, shards_url, device=CPU, limit=3, baselines=False)
+    assert alone.methods == {"glcic": with_all.methods["glcic"]}
+
+
+def test_a_limit_takes_samples_from_the_whole_split() -> None:
+    assert evaluated_samples(10, 0) == list(range(10))
+    assert evaluated_samples(10, 3) == [0, 3, 6]
+    assert evaluated_samples(10, 99) == list(range(10))
+    with pytest.raises(ValueError, match="no validation samples"):
+        evaluated_samples(0, 3)
+
+
+def test_the_outputs_tell_what_was_evaluated_and_every_figure(
+    shards_url: str, network: CompletionNetwork
+) -> None:
+    config = config_of(shards_url, limit=4)
+    evaluation = evaluate_network(network, config, Worker(), evaluated={"checkpoint": "some/step"})
+    content = json.loads(evaluation.to_json())
+    assert Evaluation(**content) == evaluation
+    assert content["evaluated"]["checkpoint"] == "some/step"
+    assert content["evaluated"]["data_fingerprint"] == load_manifest(shards_url).fingerprint
+    lines = evaluation.to_markdown().splitlines()
+    assert len(lines) == 2 + len(FIGURES)
+    assert len({line.count("|") for line in lines}) == 1
+    assert lines[-1].endswith("| - | - | - |")
+    console = Console(width=120, file=io.StringIO())
+    console.print(evaluation.to_table())
+    text = console.file.getvalue()
+    assert f"{evaluation.methods['Telea']['psnr_db']:.3f}" in text
+    assert "Navier-Stokes" in text
+
+
+def test_recalibration_uses_training_images_and_leaves_the_network_as_it_was(
+    shards_url: str, network: CompletionNetwork
+) -> None:
+    config = config_of(shards_url)
+    result = recalibrate(network, config, Worker())
+    norm, before = result.encoder["1"].norm, network.encoder["1"].norm
+    assert not torch.equal(norm.running_mean, before.running_mean)
+    assert torch.equal(before.running_mean, torch.zeros(8))
+    assert not result.training
+    again = recalibrate(result, config, Worker())
+    torch.testing.assert_close(again.encoder["1"].norm.running_var, norm.running_var)
+
+
+def test_recalibration_on_no_images_keeps_the_statistics(
+    shards_url: str, network: CompletionNetwork
+) -> None:
+    result = recalibrate(network, config_of(shards_url, recalibration_images=0), Worker())
+    assert result is not network
+    assert torch.equal(result.encoder["1"].norm.running_var, torch.ones(8))
+
+
+def test_recalibration_needs_no_more_images_than_there_are(
+    shards_url: str, network: CompletionNetwork
+) -> None:
+    config = dataclasses.replace(
+        config_of(shards_url), evaluation=EvaluationConfig(recalibration_images=1)
+    )
+    result = recalibrate(network, config, Worker())
+    assert int(result.encoder["1"].norm.num_batches_tracked) == 1
+
+
+def test_a_set_that_does_not_exist_is_named(network: CompletionNetwork, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no packed set"):
+        evaluate(network, str(tmp_path / "none"), device=CPU)

@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from pipeline.metrics import FIGURES, PSNR_LIMIT_DB, image_figures, known_mse, quantized
+
+
+def sample() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Original, completed and mask: a quarter of the image is hole, off by 51 of 255 levels."""
+    original = np.random.default_rng(0).integers(0, 200, (32, 32, 3), dtype=np.uint8)
+    mask = np.zeros((32, 32), dtype=bool)
+    mask[8:24, 8:24] = True
+    completed = original.copy()
+    completed[mask] += 51
+    return original, completed, mask
+
+
+def test_errors_are_averaged_over_the_region_that_their_name_says() -> None:
+    figures = image_figures(*sample())
+    assert figures["hole_mse"] == pytest.approx(0.04)
+    assert figures["hole_l1_percent"] == pytest.approx(20)
+    assert figures["mse_masked_over_image"] == pytest.approx(0.01)
+
+
+def test_psnr_and_ssim_are_those_of_scikit_image() -> None:
+    original, completed, mask = sample()
+    figures = image_figures(original, completed, mask)
+    ssim = structural_similarity(
+        original, completed, channel_axis=2, gaussian_weights=True, sigma=1.5,
+        use_sample_covariance=False, data_range=255,
+    )  # fmt: skip
+    assert figures["psnr_db"] == pytest.approx(peak_signal_noise_ratio(original, completed))
+    assert figures["hole_psnr_db"] == pytest.approx(-10 * np.log10(0.04))
+    # scikit-image leaves the outermost 5 pixels out of its mean; here they are exact copies.
+    assert figures["ssim"] == pytest.approx((ssim * 22**2 + 32**2 - 22**2) / 32**2, abs=0.02)
+    assert figures["hole_ssim"] < figures["ssim"]
+
+
+def test_an_exact_copy_has_finite_figures() -> None:
+    original, _, mask = sample()
+    figures = image_figures(original, original, mask)
+    assert figures["hole_mse"] == 0
+    assert figures["psnr_db"] == figures["hole_psnr_db"] == PSNR_LIMIT_DB
+    assert figures["ssim"] == pytest.approx(1)
+    assert figures["hole_ssim"] == pytest.approx(1)
+
+
+def test_an_empty_mask_is_refused() -> None:
+    original, completed, mask = sample()
+    with pytest.raises(ValueError, match="the mask is empty"):
+        image_figures(original, completed, np.zeros_like(mask))
+
+
+def test_the_error_of_known_pixels_ignores_the_hole() -> None:
+    original, _, mask = sample()
+    raw = original.astype(np.float32) / 255
+    raw[mask] = 0.9
+    assert known_mse(original, raw, mask) == pytest.approx(0, abs=1e-12)
+    raw[~mask] += 0.1
+    assert known_mse(original, raw, mask) == pytest.approx(0.01, rel=1e-4)
+    assert known_mse(original, raw, np.ones_like(mask)) == 0
+
+
+def test_every_figure_has_a_heading() -> None:
+    assert {*image_figures(*sample()), "known_mse_of_raw"} == set(FIGURES)
+
+
+def test_levels_survive_the_way_through_floats() -> None:
+    levels = np.arange(256, dtype=np.uint8)
+    assert np.array_equal(quantized(levels.astype(np.float32) / 255), levels)
+    assert quantized(np.array([-0.1, 1.2, 0.4999 / 255])).tolist() == [0, 255, 0]

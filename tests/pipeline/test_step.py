@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pipeline.config import Config, OptimizerConfig, parse_config
+from pipeline.losses import adversarial_loss, reconstruction_loss
+from pipeline.masking import composite, cut_patches, patch_corners, rasterize
+from pipeline.networks.registry import build_completion, build_discriminator
+from pipeline.optimizers import build_optimizer
+from pipeline.schedule import Phase
+from pipeline.step import Player, TrainingBatch, TrainingStep
+from pipeline.workers import Worker
+
+
+def small_config(**loss: object) -> Config:
+    return parse_config(
+        {
+            "pack": {"crop_size": 32, "masks": {"side_min": 8, "side_max": 12}},
+            "data": {"short_side_min": 32, "short_side_max": 32},
+            "completion": {"width": 8},
+            "discriminator": {"width": 4, "local_size": 16, "num_features": 8},
+            "loss": loss,
+            "train": {"precision": "fp32"},
+        }
+    )
+
+
+def training_step(config: Config) -> TrainingStep:
+    torch.manual_seed(0)
+    worker = Worker(precision=config.train.precision)
+    completion, discriminator = build_completion(config), build_discriminator(config)
+    return TrainingStep(
+        Player(completion, build_optimizer(config.completion_optimizer, completion), worker),
+        Player(
+            discriminator, build_optimizer(config.discriminator_optimizer, discriminator), worker
+        ),
+        config.loss,
+        config.discriminator.local_size,
+        worker.autocast(),
+    )
+
+
+def training_batch(seed: int = 0) -> TrainingBatch:
+    generator = torch.Generator().manual_seed(seed)
+    holes = torch.tensor([[[4, 6, 10, 8]], [[20, 1, 8, 12]], [[0, 0, 9, 9]], [[12, 12, 8, 8]]])
+    choice = torch.zeros(4, dtype=torch.int64)
+    corners = patch_corners(holes, choice, 16, 32)
+    return TrainingBatch(
+        images=torch.rand(4, 3, 32, 32, generator=generator),
+        masks=rasterize(holes, 32),
+        hole_corners=corners,
+        real_corners=corners.flip(0),
+    )
+
+
+def state(network: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+
+def changed(network: nn.Module, before: dict[str, Tensor]) -> bool:
+    return any(not torch.equal(t, before[name]) for name, t in network.state_dict().items())
+
+
+def has_gradient(network: nn.Module) -> bool:
+    return any(parameter.grad is not None for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+def test_after_a_step_no_gradient_stands_in_either_network(phase: Phase) -> None:
+    step = training_step(small_config())
+    step(phase, training_batch())
+    assert not has_gradient(step.completion.network)
+    assert not has_gradient(step.discriminator.network)
+
+
+def test_the_completion_phase_leaves_the_discriminator_as_it_was() -> None:
+    step = training_step(small_config())
+    before = state(step.discriminator.network)
+    completion_before = state(step.completion.network)
+    step(Phase.COMPLETION, training_batch())
+    assert not changed(step.discriminator.network, before)
+    assert changed(step.completion.network, completion_before)
+
+
+def test_the_discriminator_phase_leaves_the_completion_network_as_it_was() -> None:
+    step = training_step(small_config())
+    before = state(step.completion.network)
+    discriminator_before = state(step.discriminator.network)
+    step(Phase.DISCRIMINATOR, training_batch())
+    assert not changed(step.completion.network, before), "running statistics must not move either"
+    assert changed(step.discriminator.network, discriminator_before)
+
+
+def test_while_the_completion_network_learns_no_gradient_reaches_the_discriminator(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    step = training_step(small_config(alpha=1.0))
+    seen = []
+    original = Player.update_
+
+    def watching(self: Player, loss: Tensor) -> Tensor:
+        if self is step.completion:
+            loss.backward(retain_graph=True)
+            seen.append(has_gradient(step.discriminator.network))
+            self.optimizer.zero_grad(set_to_none=True)
+        return original(self, loss)
+
+    monkeypatch.setattr(Player, "update_", watching)
+    step(Phase.JOINT, training_batch())
+    assert seen == [False]
+
+
+def test_while_the_discriminator_learns_no_gradient_reaches_the_completion_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    step = training_step(small_config())
+    seen = []
+    original = Player.update_
+
+    def watching(self: Player, loss: Tensor) -> Tensor:
+        if self is step.discriminator:
+            loss.backward(retain_graph=True)
+            seen.append(has_gradient(step.completion.network))
+            self.optimizer.zero_grad(set_to_none=True)
+        return original(self, loss)
+
+    monkeypatch.setattr(Player, "update_", watching)
+    for phase in (Phase.DISCRIMINATOR, Phase.JOINT):
+        step(phase, training_batch())
+    assert seen == [False, False]
+
+
+def test_the_joint_step_is_the_discriminators_step_and_then_the_completion_networks() -> None:
+    """Against the two halves written out, with a second forward of the completion network."""
+    # Adadelta: Adam would blow the rounding of biases before batch norm, whose gradient is zero, up
+    # to whole steps.
+    adadelta = OptimizerConfig(kind="adadelta", learning_rate=1.0, epsilon=1e-6)
+    config = dataclasses.replace(
+        small_config(alpha=0.5), completion_optimizer=adadelta, discriminator_optimizer=adadelta
+    )
+    batch = training_batch()
+    step = training_step(config)
+    reference = copy.deepcopy((step.completion.network, step.discriminator.network))
+    step(Phase.JOINT, batch)
+
+    completion, discriminator = reference
+    optimizer = build_optimizer(config.discriminator_optimizer, discriminator)
+    with torch.no_grad():
+        fake = composite(completion(batch.images, batch.masks), batch.images, batch.masks)
+    real_logits = discriminator(batch.images, cut_patches(batch.images, batch.real_corners, 16))
+    fake_logits = discriminator(fake, cut_patches(fake, batch.hole_corners, 16))
+    bce = nn.functional.binary_cross_entropy_with_logits
+    loss = bce(real_logits, torch.ones(4)) + bce(fake_logits, torch.zeros(4))
+    loss.backward()
+    optimizer.step()
+    for (name, mine), theirs in zip(
+        step.discriminator.network.named_parameters(), discriminator.parameters(), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs, msg=lambda m, name=name: f"{name}: {m}")
+
+    optimizer = build_optimizer(config.completion_optimizer, completion)
+    raw = completion(batch.images, batch.masks)
+    shown = composite(raw, batch.images, batch.masks)
+    logits = discriminator(shown, cut_patches(shown, batch.hole_corners, 16))
+    reconstruction = reconstruction_loss(
+        raw, batch.images, batch.masks, "hole_and_known", config.loss.known_weight
+    )
+    (reconstruction + 0.5 * adversarial_loss(logits)).backward()
+    optimizer.step()
+    for (name, mine), theirs in zip(
+        step.completion.network.named_parameters(), completion.parameters(), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_a_masked_loss_and_a_composite_give_known_pixels_no_gradient() -> None:
+    step = training_step(small_config(reconstruction="masked", alpha=1.0))
+    batch = training_batch()
+    raw = step.completion.network(batch.images, batch.masks).detach().requires_grad_(True)
+    shown = step._shown(raw, batch)
+    logits = step.discriminator.frozen(shown, step._patches(shown, batch.hole_corners))
+    (step._reconstruction(raw, batch) + adversarial_loss(logits)).backward()
+    assert raw.grad is not None
+    known = (batch.masks == 0).expand_as(raw)
+    assert raw.grad[known].abs().max() == 0
+    assert raw.grad[~known].abs().max() > 0
+
+
+def test_shown_raw_the_discriminator_sees_the_known_region_as_the_network_left_it() -> None:
+    config = small_config()
+    config = dataclasses.replace(
+        config, loss=dataclasses.replace(config.loss, discriminator_input="raw")
+    )
+    step = training_step(config)
+    raw = torch.rand(4, 3, 32, 32)
+    assert step._shown(raw, training_batch()) is raw
+
+
+def test_bf16_autocast_keeps_parameters_and_losses_in_float32() -> None:
+    config = small_config()
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, precision="bf16"))
+    step = training_step(config)
+    figures = step(Phase.JOINT, training_batch())
+    assert all(figure.dtype == torch.float32 for figure in figures.values())
+    for network in (step.completion.network, step.discriminator.network):
+        assert all(parameter.dtype == torch.float32 for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("kind", ["adam", "adadelta"])
+def test_training_on_one_batch_lowers_its_reconstruction_loss(kind: str) -> None:
+    config = small_config()
+    optimizer = dataclasses.replace(
+        config.completion_optimizer, kind=kind, learning_rate=1.0 if kind == "adadelta" else 0.002
+    )
+    step = training_step(dataclasses.replace(config, completion_optimizer=optimizer))
+    batch = training_batch()
+    losses = [float(step(Phase.COMPLETION, batch)["reconstruction"]) for _ in range(12)]
+    assert losses[-1] < 0.8 * losses[0]

@@ -1,0 +1,232 @@
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+import simplejpeg
+from PIL import Image, ImageOps
+
+from shards.conversion import UnusableImage, convert_image
+from shards.recipe import PackRecipe
+from tests.shards.pictures import picture
+
+RECIPE = PackRecipe(crop_size=32, short_side=48)
+
+
+def convert(path, split="train", recipe=RECIPE):
+    image = convert_image(path, split, recipe)
+    pixels = simplejpeg.decode_jpeg(image.jpeg)
+    assert pixels.shape == (image.height, image.width, 3)
+    return image, pixels
+
+
+def saved(tmp_path, image, name, **options):
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
+    image.save(tmp_path / name, **options)
+    return tmp_path / name
+
+
+def distance(pixels, expected):
+    """Mean difference, in levels of 255."""
+    return np.abs(pixels.astype(float) - expected.astype(float)).mean()
+
+
+def reference(pixels, width, height):
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def psnr(pixels, expected):
+    return 10 * np.log10(255**2 / ((pixels.astype(float) - expected) ** 2).mean())
+
+
+@pytest.mark.parametrize(
+    ("size", "stored"),
+    [((96, 72), (64, 48)), ((72, 96), (48, 64)), ((50, 40), (50, 40)), ((32, 32), (32, 32))],
+)
+def test_training_images_keep_their_aspect_and_are_never_enlarged(tmp_path, size, stored):
+    image, _ = convert(saved(tmp_path, picture(size), "a.png"))
+    assert (image.width, image.height) == stored
+    assert image.original_size == size
+
+
+def test_validation_images_are_the_centre_square_at_the_crop_size(tmp_path):
+    pixels = picture((128, 64))
+    pixels[:, :32] = pixels[:, 96:] = 0  # outside the centre square
+    image, stored = convert(saved(tmp_path, pixels, "a.png"), split="val")
+    assert (image.width, image.height) == (32, 32)
+    assert distance(stored, reference(pixels[:, 32:96], 32, 32)) < 6
+    assert stored[:, :2].mean() > 20
+
+
+@pytest.mark.parametrize("size", [(48, 61), (100, 96), (333, 500), (1201, 800)])
+def test_jpegs_are_scaled_without_loss_of_sharpness(tmp_path, size):
+    path = saved(tmp_path, picture(size), "a.jpg", quality=95)
+    image, stored = convert(path)
+    full = np.asarray(Image.open(path))
+    expected = reference(full, image.width, image.height)
+    assert psnr(stored, expected) > 30
+    assert min(image.width, image.height) == 48
+
+
+def test_greyscale_becomes_three_equal_channels(tmp_path):
+    grey = picture()[..., 0]
+    for name in ("a.jpg", "a.png"):
+        image, stored = convert(saved(tmp_path, grey, name))
+        assert image.conversions == ("greyscale to RGB",)
+        assert np.ptp(stored.astype(int), axis=2).max() <= 2
+        assert distance(stored[..., 0], reference(grey, 64, 48)) < 3
+
+
+def test_a_palette_becomes_rgb(tmp_path):
+    pixels = picture()
+    image, stored = convert(saved(tmp_path, Image.fromarray(pixels).quantize(256), "a.png"))
+    assert image.conversions == ("palette to RGB",)
+    assert distance(stored, reference(pixels, 64, 48)) < 8
+
+
+def test_cmyk_becomes_rgb(tmp_path):
+    pixels = picture()
+    cmyk = Image.fromarray(pixels).convert("CMYK")
+    image, stored = convert(saved(tmp_path, cmyk, "a.jpg", quality=95))
+    assert image.conversions == ("CMYK to RGB",)
+    assert distance(stored, reference(pixels, 64, 48)) < 8
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bits_are_scaled_to_eight(tmp_path, suffix):
+    pixels = picture()
+    deep = pixels.astype(np.uint16) * 257
+    cv2.imwrite(str(tmp_path / f"color.{suffix}"), deep[..., ::-1])
+    cv2.imwrite(str(tmp_path / f"grey.{suffix}"), deep[..., 1])
+    color, stored = convert(tmp_path / f"color.{suffix}")
+    assert color.conversions == ("16-bit to 8-bit",)
+    assert distance(stored, reference(pixels, 64, 48)) < 4
+    grey, stored = convert(tmp_path / f"grey.{suffix}")
+    assert grey.conversions == ("16-bit to 8-bit", "greyscale to RGB")
+    assert distance(stored[..., 2], reference(pixels[..., 1], 64, 48)) < 4
+
+
+def test_transparency_is_laid_over_white(tmp_path):
+    pixels = picture((64, 48))
+    alpha = np.full((48, 64, 1), 255, np.uint8)
+    alpha[:, :32] = 0
+    pixels[:, :32] = 0  # invisible black, as editors leave it
+    image, stored = convert(saved(tmp_path, np.concatenate([pixels, alpha], 2), "a.png"))
+    assert image.conversions == ("transparency laid over white",)
+    assert stored[:, :28].min() > 240
+
+
+def test_an_opaque_alpha_channel_is_dropped(tmp_path):
+    pixels = picture((64, 48))
+    opaque = np.concatenate([pixels, np.full((48, 64, 1), 255, np.uint8)], 2)
+    image, stored = convert(saved(tmp_path, opaque, "a.png"))
+    assert image.conversions == ("opaque alpha dropped",)
+    assert distance(stored, pixels) < 4
+
+
+def test_a_transparent_palette_colour_is_laid_over_white(tmp_path):
+    pixels = np.zeros((48, 64), np.uint8)
+    pixels[:, 32:] = 1
+    image = Image.fromarray(pixels, mode="P")
+    image.putpalette([0, 0, 0, 200, 0, 0])
+    _, stored = convert(saved(tmp_path, image, "a.png", transparency=0))
+    assert stored[:, :28].min() > 240
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_images_are_turned_upright_as_their_exif_says(tmp_path, orientation, suffix):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(tmp_path, picture(), f"a.{suffix}", exif=exif)
+    with Image.open(path) as opened:
+        upright = np.asarray(ImageOps.exif_transpose(opened))
+    image, stored = convert(path)
+    assert image.original_size == upright.shape[1::-1]
+    assert distance(stored, reference(upright, image.width, image.height)) < 4
+    assert ("rotated as its EXIF says" in image.conversions) == (orientation > 1)
+
+
+def test_the_content_decides_not_the_name(tmp_path):
+    path = saved(tmp_path, picture(), "a.png").rename(tmp_path / "a.jpg")
+    image, stored = convert(path)
+    assert image.conversions == ("named otherwise than its content",)
+    assert distance(stored, reference(picture(), 64, 48)) < 4
+
+
+def test_the_extensions_jpeg_and_jpg_are_the_same(tmp_path):
+    assert convert(saved(tmp_path, picture(), "a.JPEG"))[0].conversions == ()
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png"])
+def test_of_several_frames_the_first_is_taken(tmp_path, suffix):
+    frames = [Image.fromarray(picture(seed=seed)) for seed in range(3)]
+    path = saved(
+        tmp_path, frames[0], f"a.{suffix}", save_all=True, append_images=frames[1:], duration=100
+    )
+    image, stored = convert(path)
+    assert "first of several frames" in image.conversions
+    assert distance(stored, reference(picture(seed=0), 64, 48)) < 12
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_too_small_an_image_is_refused_with_its_size_and_the_minimum(tmp_path, split):
+    path = saved(tmp_path, picture((100, 31)), "a.png")
+    with pytest.raises(UnusableImage, match=r"too small: 100x31, .* at least 32"):
+        convert_image(path, split, RECIPE)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "webp", "bmp", "tif"])
+def test_a_truncated_image_is_refused(tmp_path, suffix):
+    path = saved(tmp_path, picture((200, 150)), f"a.{suffix}")
+    data = path.read_bytes()
+    for share in (0.02, 0.5, 0.95):
+        path.write_bytes(data[: int(share * len(data))])
+        with pytest.raises(UnusableImage):
+            convert_image(path, "train", RECIPE)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"", "empty"), (b"<html>not found</html>", "not an image"), (bytes(5000), "not an image")],
+)
+def test_what_is_no_image_is_refused_with_the_reason(tmp_path, content, reason):
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(UnusableImage, match=reason):
+        convert_image(tmp_path / "a.jpg", "train", RECIPE)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(UnusableImage, match="cannot be read: No such file"):
+        convert_image(tmp_path / "gone.jpg", "train", RECIPE)
+
+
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path):
+    header = struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0)
+    checksum = struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    signature = b"\x89PNG\r\n\x1a\n"
+    (tmp_path / "bomb.png").write_bytes(
+        signature + b"\0\0\0\x0dIHDR" + header + checksum + b"\0\0\0\x08IDAT"
+    )
+    with pytest.raises(UnusableImage, match="too many pixels"):
+        convert_image(tmp_path / "bomb.png", "train", RECIPE)
+
+
+def test_an_image_that_no_jpeg_can_hold_is_refused(tmp_path):
+    path = saved(tmp_path, Image.new("RGB", (66_000, 40)), "long.png")
+    with pytest.raises(UnusableImage, match="too elongated: 66000x40"):
+        convert_image(path, "train", RECIPE)
+
+
+def test_floating_point_pixels_are_refused(tmp_path):
+    path = saved(tmp_path, Image.fromarray(np.ones((50, 50), np.float32)), "a.tif")
+    with pytest.raises(UnusableImage, match="no known range"):
+        convert_image(path, "train", RECIPE)
+
+
+def test_the_colour_sum_is_of_the_stored_pixels(tmp_path):
+    image, stored = convert(saved(tmp_path, picture(), "a.png"))
+    mean = image.color_sum / (image.width * image.height)
+    assert np.abs(mean - stored.mean(axis=(0, 1))).max() < 1

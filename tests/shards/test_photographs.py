@@ -1,0 +1,145 @@
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from shards import photographs
+from shards.manifest import load_manifest
+from shards.pack import pack_images
+from shards.photographs import (
+    CREDITS_NAME,
+    PHOTOGRAPHS,
+    available_photographs,
+    cut_tiles,
+    read_photograph,
+    tile_pixels,
+    write_samples,
+)
+from shards.recipe import MaskRecipe, PackRecipe
+from shards.sources import is_ignored
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("samples")
+    write_samples(folder)
+    return folder
+
+
+def files_of(folder, split):
+    return sorted((folder / split).rglob("*.png"))
+
+
+@pytest.mark.parametrize("photograph", available_photographs(), ids=lambda photo: photo.name)
+def test_no_pixel_is_in_both_splits(photograph):
+    pixels = read_photograph(photograph)
+    covered = {split: np.zeros(pixels.shape[:2], bool) for split in ("train", "val")}
+    for tile in cut_tiles(photograph, pixels):
+        tile_pixels(tile, covered[tile.split])[:] = True
+    assert covered["train"].any()
+    assert covered["val"].any()
+    assert not (covered["train"] & covered["val"]).any()
+
+
+def test_the_written_tiles_are_where_their_names_say(folder):
+    originals = {photo.name: read_photograph(photo) for photo in available_photographs()}
+    strips = {photo.name: photo.val_strip for photo in PHOTOGRAPHS}
+    for split in ("train", "val"):
+        for path in files_of(folder, split):
+            name, x, y, side = path.stem.rsplit("-", 3)
+            left, top, right = int(x), int(y), int(x) + int(side)
+            expected = originals[name][top : top + int(side), left:right]
+            assert np.array_equal(np.asarray(Image.open(path)), expected)
+            first, last = strips[name]
+            inside = first <= left and right <= last
+            outside = right <= first or last <= left
+            assert inside if split == "val" else outside
+
+
+def test_there_are_enough_tiles_to_train_and_to_validate(folder):
+    assert len(files_of(folder, "train")) >= 300
+    assert len(files_of(folder, "val")) >= 30
+
+
+def test_every_class_is_in_both_splits(folder):
+    classes = {photo.name for photo in available_photographs()}
+    for split in ("train", "val"):
+        assert {path.parent.name for path in files_of(folder, split)} == classes
+
+
+def test_every_photograph_is_credited(folder):
+    text = (folder / CREDITS_NAME).read_text()
+    for photograph in available_photographs():
+        assert photograph.credit in text
+
+
+def test_the_samples_can_be_packed(folder, tmp_path):
+    recipe = PackRecipe(crop_size=64, short_side=64, masks=MaskRecipe(side_min=16, side_max=32))
+    manifest = pack_images(folder, str(tmp_path / "set"), recipe)
+    assert manifest.num_images("train") == len(files_of(folder, "train"))
+    assert manifest.num_images("val") == len(files_of(folder, "val"))
+    assert [image.path for image in manifest.refused] == [CREDITS_NAME]
+    assert is_ignored(manifest.refused[0])
+    assert load_manifest(str(tmp_path / "set")).classes == sorted(
+        photo.name for photo in available_photographs()
+    )
+
+
+def test_it_works_without_scikit_learn(tmp_path, monkeypatch):
+    find = photographs.importlib.util.find_spec
+    monkeypatch.setattr(
+        photographs.importlib.util,
+        "find_spec",
+        lambda name: None if name == "sklearn" else find(name),
+    )
+    counts = write_samples(tmp_path)
+    assert counts["train"] >= 300
+    assert not (tmp_path / "train" / "china").exists()
+    assert "china" not in (tmp_path / CREDITS_NAME).read_text()
+
+
+def test_photographs_of_scikit_learn_are_read_from_its_folder(tmp_path, monkeypatch):
+    package = tmp_path / "sklearn"
+    (package / "datasets" / "images").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise ImportError('must not be imported')")
+    noise = np.random.default_rng(0).integers(0, 255, (427, 640, 3), dtype=np.uint8)
+    for name in ("china", "flower"):
+        Image.fromarray(noise).save(package / "datasets" / "images" / f"{name}.jpg")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "sklearn", raising=False)
+    assert {photo.name for photo in available_photographs()} >= {"china", "flower"}
+    assert read_photograph(PHOTOGRAPHS[-1]).shape == (427, 640, 3)
+
+
+@pytest.fixture
+def one_photograph(monkeypatch):
+    """Chelsea alone: what is asked of the folder does not depend on how many there are."""
+    monkeypatch.setattr(photographs, "PHOTOGRAPHS", PHOTOGRAPHS[1:2])
+
+
+def test_an_earlier_set_of_samples_is_replaced(tmp_path, one_photograph):
+    first = write_samples(tmp_path)
+    stale = tmp_path / "train" / "coffee" / "coffee-1-1-160.png"
+    stale.parent.mkdir()
+    stale.write_bytes(b"from an earlier release")
+    assert write_samples(tmp_path) == first
+    assert not stale.exists()
+
+
+@pytest.mark.parametrize(
+    "stranger", ["notes.txt", "train/chelsea/mine.png", "train/dog/coffee-0-0-160.png"]
+)
+def test_files_of_others_are_never_removed(tmp_path, stranger, one_photograph):
+    write_samples(tmp_path)
+    (tmp_path / stranger).parent.mkdir(exist_ok=True)
+    (tmp_path / stranger).write_text("mine")
+    with pytest.raises(ValueError, match=f"holds {stranger}, which is no sample tile"):
+        write_samples(tmp_path)
+    assert (tmp_path / stranger).read_text() == "mine"
+
+
+def test_a_file_as_the_destination_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="is a file"):
+        write_samples(tmp_path / "file")

@@ -1,0 +1,83 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shards.manifest import load_manifest
+from shards.preview import draw_preview, read_samples
+from tests.shards.pictures import pack_small_set
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory):
+    return pack_small_set(tmp_path_factory.mktemp("preview"), masks_per_image=2, holes_per_mask=2)
+
+
+def samples_of(url, split="train", count=4):
+    return read_samples(url, load_manifest(url), split, count)
+
+
+def test_samples_are_crops_with_their_masks(url):
+    samples = samples_of(url)
+    assert len(samples) == 4
+    assert len({sample.caption for sample in samples}) == 4
+    for sample in samples:
+        assert sample.crop.shape == (32, 32, 3)
+        assert sample.mask.shape == (32, 32)
+        assert 8 * 8 <= sample.mask.sum() <= 2 * 16 * 16
+
+
+def test_samples_come_from_the_whole_split(url):
+    captions = [sample.caption for sample in samples_of(url)]
+    assert captions[0].startswith("00000000")
+    assert captions[-1].startswith("00000017")
+
+
+def test_no_more_rows_are_drawn_than_there_are_images(url):
+    assert len(samples_of(url, "val", count=100)) == 6
+
+
+@pytest.mark.parametrize(("fill", "level"), [("gray", (128, 128, 128)), ("mean", None)])
+def test_the_hole_is_filled_with_the_chosen_colour(url, fill, level):
+    if level is None:
+        level = tuple(round(255 * value) for value in load_manifest(url).mean_color)
+    sheet = np.asarray(draw_preview(url, count=1, fill=fill))
+    mask = sheet[20:148, 8 + 2 * 136 : 8 + 2 * 136 + 128]
+    masked = sheet[20:148, 8 + 136 : 8 + 136 + 128]
+    original = sheet[20:148, 8 : 8 + 128]
+    hole = mask.all(axis=2)
+    assert set(np.unique(mask)) == {0, 255}
+    assert (masked[hole] == level).all()
+    assert np.array_equal(masked[~hole], original[~hole])
+
+
+def test_every_row_adds_to_the_height(url):
+    assert draw_preview(url, count=3).height > draw_preview(url, count=2).height
+
+
+def test_a_missing_split_is_refused_with_those_that_exist(tmp_path):
+    url = pack_small_set(tmp_path, validation_fraction=0)
+    with pytest.raises(ValueError, match="no images in the split 'val'; it has train"):
+        draw_preview(url, split="val")
+
+
+def test_a_count_of_zero_is_refused(url):
+    with pytest.raises(ValueError, match="cannot draw 0 samples"):
+        draw_preview(url, count=0)
+
+
+def test_a_flipped_bit_is_refused_by_name(tmp_path):
+    url = pack_small_set(tmp_path)
+    path = Path(url) / "train-000000.tar"
+    data = bytearray(path.read_bytes())
+    data[900] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(
+        ValueError, match=r"train-000000\.tar is damaged: the image of sample 00000000"
+    ):
+        draw_preview(url, count=1)
+
+
+def test_a_missing_set_is_reported(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no packed set"):
+        draw_preview(str(tmp_path))
