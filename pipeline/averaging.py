@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 # The average of a short run must not be dominated by the initial weights: after n updates the decay
 # is at most (1 + n) / (10 + n), the warm-up that TensorFlow's ExponentialMovingAverage documents.
@@ -23,7 +23,8 @@ class AveragedNetwork:
     def update_(self, network: nn.Module, num_updates: int) -> None:
         """`num_updates`: how often `network` had been updated before its last update."""
         decay = min(self._decay, (1 + num_updates) / (_WARM_UP + num_updates))
-        averages = list(self.network.parameters())
-        torch._foreach_lerp_(averages, list(network.parameters()), 1 - decay)
+        averages: list[Tensor] = list(self.network.parameters())
+        weights: list[Tensor] = list(network.parameters())
+        torch._foreach_lerp_(averages, weights, 1 - decay)
         for mine, theirs in zip(self.network.buffers(), network.buffers(), strict=True):
             mine.copy_(theirs)

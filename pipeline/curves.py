@@ -9,7 +9,7 @@ _PANELS = {
     "Reconstruction loss": ("reconstruction",),
     "Adversarial losses": ("adversarial", "discriminator"),
     "Discriminator accuracy": ("accuracy_real", "accuracy_fake"),
-    "Validation: PSNR in the hole, dB": ("evaluation_psnr_hole",),
+    "Validation: PSNR in the hole, dB": ("evaluation_hole_psnr_db",),
 }
 _PHASE_COLORS = {"completion": "#e8f1fa", "discriminator": "#fdf0e1", "joint": "#eaf6ea"}
 

@@ -31,8 +31,16 @@ class DeviceFeed:
         self._config = config
         self._lanes = lanes_of(config.train.batch_size, rank, world_size)
         self._device = device
-        if device.type == "cuda":
-            _pin(reader.ring_view())
+        self._pinned = reader.ring_view() if device.type == "cuda" else None
+        if self._pinned is not None:
+            _pin(self._pinned)
+
+    def close(self) -> None:
+        """Unpins the ring; another one may be mapped to the same address later."""
+        if self._pinned is not None:
+            torch.cuda.synchronize()
+            torch.cuda.cudart().cudaHostUnregister(self._pinned.ctypes.data)
+            self._pinned = None
 
     def batches(self) -> Iterator[tuple[Batch, TrainingBatch]]:
         """Each with the reader's batch it came from, whose arrays are valid until the next."""

@@ -100,14 +100,12 @@ class Telemetry:
         if self._writer is not None:
             for name, value in values.items():
                 self._writer.add_scalar(name, value, step)
-        figures = " ".join(
-            f"{_SHORT[name]} {values[name]:.4g}" for name in _SHORT if name in values
-        )
+        figures = " ".join(f"{_SHORT[n]} {values[n]:.4g}" for n in _SHORT if n in values)
         if self._progress is not None:
             self._progress.update(self._task, completed=step, phase=phase, figures=figures)
         else:
             left = _time_left(self._started, step - self._start_step, self._total_steps - step)
-            self.say(f"{phase} step {step}/{self._total_steps} {figures} left {left}")
+            self.say(f"{phase} step {step}/{self._total_steps}: {figures}, left {left}")
 
     def picture(self, name: str, step: int, image: Image.Image) -> None:
         if self._writer is not None:
@@ -135,6 +133,8 @@ _SHORT = {
     "accuracy_real": "real",
     "accuracy_fake": "fake",
     "images_per_second": "img/s",
+    "evaluation_hole_psnr_db": "PSNR in the hole",
+    "evaluation_hole_ssim": "SSIM in the hole",
 }
 
 

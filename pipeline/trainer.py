@@ -119,6 +119,7 @@ class Run:
                 self._after_step(step, phase, stopping)
                 if stopping:
                     break
+            feed.close()
         return step
 
     def _after_step(self, step: int, phase: Phase, stopping: bool) -> None:

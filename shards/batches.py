@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, fields
 
+from shards.cores import available_cores
 from shards.crops import CropBox, CropRecipe, crop_box, decode_crop
 from shards.dataset import ShardSet
 from shards.manifest import Manifest
@@ -212,9 +212,3 @@ def _check_stored_size(shard_set: ShardSet, shard: int, position: int, crop_size
             f"{shard_set.image_name(shard, image)} has {width} x {height} pixels, not the crop's "
             f"{crop_size} x {crop_size}: only validation images can be read without resampling"
         )
-
-
-def available_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

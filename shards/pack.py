@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from shards.conversion import StoredImage, UnusableImage, convert_image
+from shards.cores import available_cores
 from shards.manifest import MANIFEST_NAME, Manifest, RefusedImage, save_manifest
 from shards.masks import draw_masks
 from shards.recipe import PackRecipe, recipe_faults
@@ -51,7 +51,7 @@ def pack_images(
     prepare_destination(destination, overwrite)
     packing = _Packing(plan, destination, recipe)
     try:
-        return packing.run(threads or _num_cores(), progress or (lambda done, total: None))
+        return packing.run(threads or available_cores(), progress or (lambda done, total: None))
     except OSError as error:
         packing.undo()
         raise OSError(
@@ -98,12 +98,6 @@ def _refuse_nesting(source: Path, destination: str) -> None:
         return
     if Path(open_filesystem(destination)[1]).resolve().is_relative_to(source.resolve()):
         raise ValueError(f"{destination} lies in the source {source}; name a folder outside it")
-
-
-def _num_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class _Packing:

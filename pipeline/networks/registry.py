@@ -12,12 +12,12 @@ from pipeline.networks.discriminator import ContextDiscriminator
 
 # A completion network takes (image, mask) as `CompletionNetwork.forward` does and erases the hole
 # itself, with its buffer `fill_color`.
-COMPLETION_NETWORKS: dict[str, Callable[[CompletionConfig], nn.Module]] = {
+COMPLETION_NETWORKS: dict[str, Callable[[CompletionConfig], CompletionNetwork]] = {
     "glcic": CompletionNetwork,
 }
 
 
-def build_completion(config: Config) -> nn.Module:
+def build_completion(config: Config) -> CompletionNetwork:
     """On the CPU, with fresh weights. Raises ValueError for a kind that is not registered."""
     kind = config.completion.kind
     if kind not in COMPLETION_NETWORKS:

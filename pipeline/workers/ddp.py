@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.config import Config
+from shards.cores import available_cores
 
 
 def start_worker(config: Config) -> Worker:
@@ -98,10 +99,10 @@ class Worker:
                 # averaged by average_statistics_ instead, once a step.
                 broadcast_buffers=False,
                 gradient_as_bucket_view=True,
-                # Not for unused parameters, there are none: with this flag the reducer keeps its first
-                # bucket layout. Otherwise it lays the buckets anew after the first backward, which
-                # changes the order in which three or more ranks are summed, and a resumed run would
-                # differ in its first step from one that was never interrupted.
+                # Not for unused parameters, there are none: with this flag the reducer keeps its
+                # first bucket layout. Otherwise it lays the buckets anew after the first backward,
+                # which changes the order in which three or more ranks are summed, and the first
+                # step of a resumed run would differ from that of one never interrupted.
                 find_unused_parameters=True,
             )
 
@@ -180,9 +181,7 @@ class Worker:
 
 
 def _cores_per_rank(local_world_size: int) -> int:
-    has_affinity = hasattr(os, "sched_getaffinity")  # Linux; it respects a container's CPU set
-    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()
-    return max(1, (cores or 1) // local_world_size)
+    return max(1, available_cores() // local_world_size)
 
 
 def running_statistics(network: nn.Module) -> list[Tensor]:

@@ -24,7 +24,7 @@ def test_off_a_terminal_each_record_is_one_plain_line(tmp_path: Path) -> None:
     run.record(4, "joint", {"reconstruction": 0.25, "images_per_second": 12.0})
     run.close()
     (line,) = output.getvalue().splitlines()
-    assert line.startswith("joint step 4/10 rec 0.25 img/s 12 left ")
+    assert line.startswith("joint step 4/10: rec 0.25 img/s 12, left ")
     assert "\x1b" not in line
 
 
