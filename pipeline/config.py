@@ -122,7 +122,7 @@ class Config:
     name: str = "glcic"
     folder: str = ""  # of the run, local or URL; empty: runs/NAME
     seed: int = 0
-    resume: str = "auto"  # auto: the newest intact checkpoint; never: refuse to overwrite one
+    resume: str = "auto"  # newest intact checkpoint; never: refuse if there is one; or start at URL
     data: DataConfig = field(default_factory=DataConfig)
     pack: PackRecipe = field(default_factory=PackRecipe)
     completion: CompletionConfig = field(default_factory=CompletionConfig)

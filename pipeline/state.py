@@ -143,8 +143,6 @@ def resume_(
 
 def _find(config: Config, say: Callable[[str], None]) -> Checkpoint | None:
     url = config.checkpoint_url
-    if config.resume == "auto":
-        return read_newest(url, warn=say)
     if config.resume == "never":
         steps = committed_steps(url)
         if steps:
@@ -153,6 +151,10 @@ def _find(config: Config, say: Callable[[str], None]) -> Checkpoint | None:
                 "start under another --name"
             )
         return None
+    # Also before a checkpoint that is named: a run that began there goes on with its own.
+    found = read_newest(url, warn=say)
+    if found is not None or config.resume == "auto":
+        return found
     return read_checkpoint(config.resume)
 
 

@@ -30,8 +30,13 @@ class MetricsFile:
         self._write()
 
     def append(self, record: dict[str, Any]) -> None:
-        self._lines.append(record)
-        if is_local(self._url):
+        again = [
+            r for r in self._lines if r["step"] == record["step"] and r.keys() == record.keys()
+        ]
+        self._lines = [r for r in self._lines if r not in again] + [record]
+        if again:  # a finished run was started once more, and looked at itself again
+            self._write()
+        elif is_local(self._url):
             with open(local_path(self._url), "a") as file:
                 file.write(json.dumps(record) + "\n")
 

@@ -129,19 +129,24 @@ class Run:
             self._log(step, phase)
         if self.telemetry is not None:
             self.telemetry.advance(step)
+        if not stopping and not last:
+            self._look(step, phase)
+        # After the look: what a run looked at before it was lost, it will look at again.
         if step % config.checkpoint.every_steps == 0 or last or stopping:
             self._save(step)
-        if stopping or last:
+
+    def _look(self, step: int, phase: Phase) -> None:
+        """A sheet and an evaluation where they are due."""
+        sheet = _is_due(step, self.config.log.sheet_every_steps)
+        evaluation = _is_due(step, self.config.evaluation.every_steps)
+        if not sheet and not evaluation:
             return
-        sheet = _is_due(step, config.log.sheet_every_steps)
-        evaluation = _is_due(step, config.evaluation.every_steps)
-        if sheet or evaluation:
-            network = self._network_to_look_at()
-            if sheet:
-                self._draw_sheet(network, step)
-            if evaluation:
-                self._evaluate(network, step, phase)
-            self.figures.restart()
+        network = self._network_to_look_at()
+        if sheet:
+            self._draw_sheet(network, step)
+        if evaluation:
+            self._evaluate(network, step, phase)
+        self.figures.restart()
 
     def _log(self, step: int, phase: Phase) -> None:
         values = self.figures.reduce()

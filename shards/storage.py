@@ -1,13 +1,15 @@
 """Files on any fsspec URL: local paths, file://, s3://, gs://, az://, memory://.
 
-Retries, with jitter, stand around these calls and nowhere else. A local file appears under its name
-only when it is complete; object stores give that by themselves.
+Retries, with jitter, stand around these calls and nowhere else, and every fault of a store leaves
+them as an OSError that names the URL. A local file appears under its name only when it is
+complete; object stores give that by themselves.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -17,11 +19,17 @@ import fsspec
 import tenacity
 from fsspec.implementations.local import LocalFileSystem
 
+from shards.storage_faults import is_passing, named_fault, reason
+
 T = TypeVar("T")
 
 ATTEMPTS = 5
-_FINAL_ERRNOS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT}
-_EXTRAS = {"s3": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"}
+LAST_ATTEMPT_S = 120.0  # no attempt starts later: the store's own timeouts add up within each
+_EXTRAS = {
+    "s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure",
+    "abfss": "azure",
+}  # fmt: skip
+_PATTERN_CHARACTERS = set("*?[")
 
 
 def join_url(url: str, *parts: str) -> str:
@@ -41,48 +49,53 @@ def local_path(url: str) -> Path:
 
 def open_filesystem(url: str) -> tuple[Any, str]:
     """The filesystem of `url` and the path in it. RuntimeError if its extra is not installed."""
+    protocol = url.split("://")[0]
+    extra = _EXTRAS.get(protocol)
+    if not is_local(url) and _PATTERN_CHARACTERS & set(url):
+        # fsspec would take the name for a pattern, and remove what else matches it.
+        raise ValueError(f"{url} holds one of {' '.join(sorted(_PATTERN_CHARACTERS))}; rename it")
+    # A listing kept from before says nothing about what other processes have written since.
+    options = {"use_listings_cache": False} if extra else {}
     try:
-        return fsspec.core.url_to_fs(url)
+        return fsspec.core.url_to_fs(url, **options)
     except ImportError as error:
-        protocol = url.split("://")[0]
-        extra = _EXTRAS.get(protocol)
         remedy = f"; pip install 'glcic-pipeline[{extra}]'" if extra else ""
         raise RuntimeError(f"cannot reach {url}: {error}{remedy}") from error
     except ValueError as error:
         raise ValueError(f"cannot reach {url}: {error}") from error
 
 
-def _is_passing(error: BaseException) -> bool:
-    """Whether another attempt may succeed."""
-    if isinstance(
-        error, (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
-    ):
-        return False
-    if isinstance(error, OSError):
-        return error.errno not in _FINAL_ERRNOS
-    return isinstance(error, (TimeoutError, ConnectionError))
-
-
 def _with_retries(call: Callable[[], T], what: str) -> T:
+    """`what` says what is done and to which URL: "reading s3://bucket/key"."""
+
     def announce(state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        print(
-            f"{what}: attempt {state.attempt_number} failed ({error!r}), trying again", flush=True
-        )
+        attempt = f"attempt {state.attempt_number} of {ATTEMPTS}"
+        cause = reason(error) if error else "no result"
+        print(f"{what}: {attempt} failed ({cause}), trying again", file=sys.stderr, flush=True)
 
     retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception(_is_passing),
+        retry=tenacity.retry_if_exception(is_passing),
         wait=tenacity.wait_exponential(multiplier=0.2, max=10) + tenacity.wait_random(0, 0.5),
-        stop=tenacity.stop_after_attempt(ATTEMPTS),
+        stop=tenacity.stop_after_attempt(ATTEMPTS) | tenacity.stop_after_delay(LAST_ATTEMPT_S),
         before_sleep=announce,
         reraise=True,
     )
-    return retrying(call)
+    try:
+        return retrying(call)
+    except Exception as error:
+        fault = named_fault(error, what)
+        if fault is error:
+            raise
+        raise fault from error
 
 
-def read_bytes(url: str) -> bytes:
+def read_bytes(url: str, start: int | None = None, stop: int | None = None) -> bytes:
+    """The whole file, or its bytes from `start` up to, but without, `stop`."""
     filesystem, path = open_filesystem(url)
-    return _with_retries(lambda: filesystem.cat_file(path), f"reading {url}")
+    return _with_retries(
+        lambda: filesystem.cat_file(path, start=start, end=stop), f"reading {url}"
+    )
 
 
 def write_bytes(url: str, data: bytes | memoryview) -> None:
@@ -90,8 +103,13 @@ def write_bytes(url: str, data: bytes | memoryview) -> None:
     filesystem, path = open_filesystem(url)
     if isinstance(filesystem, LocalFileSystem):
         write_local(Path(path), data)
-    else:
-        _with_retries(lambda: filesystem.pipe_file(path, bytes(data)), f"writing {url}")
+        return
+
+    def write() -> None:
+        filesystem.pipe_file(path, bytes(data))
+        _require_size(filesystem, path, len(data))
+
+    _with_retries(write, f"writing {url}")
 
 
 def write_local(path: Path, data: bytes | memoryview) -> None:
@@ -112,7 +130,19 @@ def write_local(path: Path, data: bytes | memoryview) -> None:
 def upload_file(source: Path, url: str) -> None:
     """Copy a finished local file to `url`, in parts where the store wants parts."""
     filesystem, path = open_filesystem(url)
-    _with_retries(lambda: filesystem.put_file(str(source), path), f"uploading {url}")
+
+    def upload() -> None:
+        filesystem.put_file(str(source), path)
+        _require_size(filesystem, path, source.stat().st_size)
+
+    _with_retries(upload, f"uploading {url}")
+
+
+def _require_size(filesystem: Any, path: str, size: int) -> None:
+    """What a store took without a word must also be there."""
+    stored = filesystem.size(path)
+    if stored != size:
+        raise OSError(errno.EIO, f"{stored} of {size} bytes are stored")
 
 
 def download_file(url: str, target: Path) -> None:
@@ -127,25 +157,36 @@ def exists(url: str) -> bool:
 
 def size_bytes(url: str) -> int:
     filesystem, path = open_filesystem(url)
-    filesystem.invalidate_cache()
     return _with_retries(lambda: filesystem.size(path), f"measuring {url}")
 
 
 def list_names(url: str) -> list[str]:
     """Names of the files and folders directly in `url`, sorted; empty if it does not exist."""
     filesystem, path = open_filesystem(url)
-    filesystem.invalidate_cache()
     try:
         paths = _with_retries(lambda: filesystem.ls(path, detail=False), f"listing {url}")
     except (FileNotFoundError, NotADirectoryError):
         return []
-    names = {str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in paths}
-    return sorted(names)
+    # A folder made by hand in an object store is an empty object, which lists itself.
+    below = {str(entry).rstrip("/") for entry in paths} - {path.rstrip("/")}
+    return sorted(entry.rsplit("/", 1)[-1] for entry in below)
 
 
 def remove_tree(url: str) -> None:
-    """Remove everything under `url`. Nothing happens if it does not exist."""
+    """Remove everything under `url`. Nothing happens if it does not exist.
+
+    Raises PermissionError if something is still there afterwards.
+    """
     filesystem, path = open_filesystem(url)
-    filesystem.invalidate_cache()
-    if _with_retries(lambda: filesystem.exists(path), f"looking for {url}"):
-        _with_retries(lambda: filesystem.rm(path, recursive=True), f"removing {url}")
+
+    def remove() -> None:
+        try:
+            filesystem.rm(path, recursive=True)
+        except FileNotFoundError:
+            return  # another process was faster, or the answer to an earlier attempt was lost
+        # A store answers a removal of many with a list of what it refused, which s3fs drops.
+        if filesystem.exists(path):
+            raise PermissionError("the store has kept some of it")
+
+    if exists(url):
+        _with_retries(remove, f"removing {url}")

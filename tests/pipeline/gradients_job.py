@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import safetensors.torch
 
 from pipeline.feed import DeviceFeed
-from pipeline.losses import adversarial_loss
+from pipeline.losses import adversarial_loss, discriminator_loss
 from pipeline.state import RunState
 from pipeline.step import TrainingStep
 from pipeline.trainer import reader_spec
@@ -44,9 +44,12 @@ def main(shards: str, output: Path) -> None:
             raw = completion.parallel(batch.images, batch.masks)
             shown = step._shown(raw, batch)
             patches = step._patches(shown, batch.hole_corners)
+            real_patches = step._patches(batch.images, batch.real_corners)
+            real = discriminator.parallel(batch.images, real_patches)
+            fake = discriminator.parallel(shown.detach(), patches.detach())
+            discriminator_loss(real, fake).backward()
             adversarial = adversarial_loss(discriminator.frozen(shown, patches))
             (step._reconstruction(raw, batch) + adversarial).backward()
-            discriminator.parallel(batch.images, patches.detach()).square().mean().backward()
     if worker.is_main:
         gradients = {
             f"{name}.{parameter_name}": parameter.grad.contiguous()
