@@ -25,15 +25,14 @@ def sample_sheet(
     masks: Tensor,
     raw: Tensor,
     completed: Tensor,
-    captions: Sequence[str] = (),
+    title: str = "",
     fill_color: Sequence[float] = (0.5, 0.5, 0.5),
 ) -> Image.Image:
     """RGB image. Images (N, 3, S, S) in [0, 1], masks (N, 1, S, S) with 1 in the hole.
 
-    `captions`, one a sample or none, stand above the rows; `fill_color` is shown in the hole of the
-    input. Samples below 128 pixels are enlarged.
+    `title` stands above the headings; `fill_color` is shown in the hole of the input. Samples below
+    128 pixels are enlarged.
     """
-    assert not captions or len(captions) == len(images)
     fill = torch.as_tensor(fill_color, dtype=images.dtype, device=images.device).view(1, 3, 1, 1)
     columns = [
         torch.where(masks > 0.5, fill, images),
@@ -43,26 +42,21 @@ def sample_sheet(
         images,
     ]
     side = max(_SMALLEST_TILE_PX, images.shape[-1])
+    step = side + _GAP_PX
     text_px = max(12, side // 11)
     font = ImageFont.load_default(size=text_px)
     line = 2 * text_px
-    row_height = side + _GAP_PX + (line if captions else 0)
-    sheet = Image.new(
-        "RGB",
-        (_GAP_PX + len(columns) * (side + _GAP_PX), line + len(images) * row_height + _GAP_PX),
-        _BACKGROUND,
-    )
+    top = 2 * line if title else line
+    size = (_GAP_PX + len(columns) * step, top + len(images) * step + _GAP_PX)
+    sheet = Image.new("RGB", size, _BACKGROUND)
     draw = ImageDraw.Draw(sheet)
+    draw.text((_GAP_PX, line // 2), title, _INK, font, anchor="lm")
     for number, (heading, tensor) in enumerate(zip(HEADINGS, columns, strict=True)):
-        x = _GAP_PX + number * (side + _GAP_PX)
-        draw.text((x + side // 2, line // 2), heading, _INK, font, anchor="mm")
+        x = _GAP_PX + number * step
+        draw.text((x + side // 2, top - line // 2), heading, _INK, font, anchor="mm")
         enlarging = Image.Resampling.NEAREST if heading == "mask" else Image.Resampling.BICUBIC
         for row, values in enumerate(tensor):
-            y = line + (row + 1) * row_height - side - _GAP_PX
-            sheet.paste(_tile(values, side, enlarging), (x, y))
-    for row, caption in enumerate(captions):
-        y = line + row * row_height + line // 2
-        draw.text((_GAP_PX, y), caption, _INK, font, anchor="lm")
+            sheet.paste(_tile(values, side, enlarging), (x, top + _GAP_PX + row * step))
     return sheet
 
 
@@ -85,10 +79,10 @@ def validation_sheet(
         with torch.inference_mode():
             raw = network(images, masks)
         rows.append((images, masks, raw, composite(raw, images, masks)))
-    captions = [f"{caption}, validation sample {sample}".lstrip(", ") for sample in samples]
+    title = f"{caption}: validation samples {', '.join(map(str, samples))}".lstrip(": ")
     fill = getattr(network, "fill_color", torch.full((3,), 0.5))
     images, masks, raw, completed = (torch.cat(column) for column in zip(*rows, strict=True))
-    sheet = sample_sheet(images, masks, raw, completed, captions, fill.tolist())
+    sheet = sample_sheet(images, masks, raw, completed, title, fill.tolist())
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     return sheet, buffer.getvalue()

@@ -41,10 +41,10 @@ def test_every_column_shows_its_stage_at_128_pixels_or_more(side: int, shown: in
     assert tile_centres(sheet, shown, last_row - row_height) == [102, 255, 153, 204, 51]
 
 
-def test_headings_and_captions_are_written_in_room_of_their_own() -> None:
+def test_headings_and_title_are_written_in_room_of_their_own() -> None:
     plain = sample_sheet(**sample(64))
-    captioned = sample_sheet(**sample(64), captions=["first", "second"])
-    assert captioned.height > plain.height
+    titled = sample_sheet(**sample(64), title="a run")
+    assert titled.height > plain.height
     heading = np.asarray(plain)[: plain.height - 2 * 136 - 8]
     step = (plain.width - 8) // COLUMNS
     for column in range(COLUMNS):
