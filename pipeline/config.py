@@ -9,8 +9,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import difflib
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -284,38 +282,3 @@ def world_size_faults(config: Config, world_size: int) -> list[str]:
 def config_mapping(config: Config) -> dict[str, Any]:
     """The resolved configuration as plain values; `parse_config` gives the same tree back."""
     return dataclasses.asdict(config)
-
-
-# What the weights at a step depend on. The rest (paths, intervals, timeouts) may change on resume,
-# and so may the length of the last phase: it only moves the end.
-_TRAJECTORY = {
-    "seed": None,
-    "data": ("short_side_min", "short_side_max", "horizontal_flip"),
-    "completion": None,
-    "discriminator": None,
-    "loss": None,
-    "schedule": ("unit", "completion", "discriminator"),
-    "completion_optimizer": None,
-    "discriminator_optimizer": None,
-    "train": ("batch_size", "precision", "channels_last", "ema_decay"),
-}
-
-
-def trajectory_mapping(config: Config) -> dict[str, Any]:
-    """The fields that decide the weights at a step, flat: `loss.alpha` -> 0.0004."""
-    flat: dict[str, Any] = {}
-    for section, names in _TRAJECTORY.items():
-        value = getattr(config, section)
-        if not dataclasses.is_dataclass(value):
-            flat[section] = value
-            continue
-        for entry in dataclasses.fields(value):
-            if names is None or entry.name in names:
-                flat[f"{section}.{entry.name}"] = getattr(value, entry.name)
-    return flat
-
-
-def config_digest(config: Config) -> str:
-    """SHA-256 of what decides the weights: a checkpoint resumes only under the same digest."""
-    content = json.dumps(trajectory_mapping(config), sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()

@@ -11,13 +11,8 @@ from torch import Tensor, nn
 
 from pipeline.averaging import AveragedNetwork
 from pipeline.checkpoint import Checkpoint, committed_steps, read_checkpoint, read_newest
-from pipeline.config import (
-    Config,
-    config_digest,
-    config_mapping,
-    parse_config,
-    trajectory_mapping,
-)
+from pipeline.config import Config, config_mapping, parse_config
+from pipeline.identity import config_digest, trajectory_mapping
 from pipeline.networks.registry import build_completion, build_discriminator
 from pipeline.optimizers import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from pipeline.step import Player

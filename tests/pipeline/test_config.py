@@ -8,7 +8,6 @@ import yaml
 
 from pipeline.config import (
     Config,
-    config_digest,
     config_mapping,
     parse_config,
     world_size_faults,
@@ -79,15 +78,6 @@ def test_a_world_size_that_does_not_divide_the_batch_is_refused_with_those_that_
     (fault,) = world_size_faults(config, 5)
     assert "5 workers" in fault
     assert "1, 2, 3, 4, 6, 12" in fault
-
-
-def test_the_digest_ignores_what_does_not_change_the_weights() -> None:
-    digest = config_digest(Config())
-    moved = {"folder": "elsewhere", "log": {"every_steps": 7}, "schedule": {"joint": 9}}
-    assert config_digest(parse_config(moved)) == digest
-    for other in ({"seed": 1}, {"loss": {"alpha": 0.1}}, {"train": {"batch_size": 48}},
-                  {"schedule": {"completion": 5}}, {"completion": {"width": 32}}):  # fmt: skip
-        assert config_digest(parse_config(other)) != digest
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)

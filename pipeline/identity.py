@@ -1,0 +1,44 @@
+"""What makes a run the same run: the part of the configuration that its weights depend on."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+from pipeline.config import Config
+
+# What the weights at a step depend on. The rest (paths, intervals, timeouts) may change on resume,
+# and so may the length of the last phase: it only moves the end.
+_TRAJECTORY = {
+    "seed": None,
+    "data": ("short_side_min", "short_side_max", "horizontal_flip"),
+    "completion": None,
+    "discriminator": None,
+    "loss": None,
+    "schedule": ("unit", "completion", "discriminator"),
+    "completion_optimizer": None,
+    "discriminator_optimizer": None,
+    "train": ("batch_size", "precision", "channels_last", "ema_decay"),
+}
+
+
+def trajectory_mapping(config: Config) -> dict[str, Any]:
+    """The fields that decide the weights at a step, flat: `loss.alpha` -> 0.0004."""
+    flat: dict[str, Any] = {}
+    for section, names in _TRAJECTORY.items():
+        value = getattr(config, section)
+        if not dataclasses.is_dataclass(value):
+            flat[section] = value
+            continue
+        for entry in dataclasses.fields(value):
+            if names is None or entry.name in names:
+                flat[f"{section}.{entry.name}"] = getattr(value, entry.name)
+    return flat
+
+
+def config_digest(config: Config) -> str:
+    """SHA-256 of what decides the weights: a checkpoint resumes only under the same digest."""
+    content = json.dumps(trajectory_mapping(config), sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()

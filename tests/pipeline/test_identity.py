@@ -1,0 +1,13 @@
+from __future__ import annotations
+
+from pipeline.config import Config, parse_config
+from pipeline.identity import config_digest
+
+
+def test_the_digest_ignores_what_does_not_change_the_weights() -> None:
+    digest = config_digest(Config())
+    moved = {"folder": "elsewhere", "log": {"every_steps": 7}, "schedule": {"joint": 9}}
+    assert config_digest(parse_config(moved)) == digest
+    for other in ({"seed": 1}, {"loss": {"alpha": 0.1}}, {"train": {"batch_size": 48}},
+                  {"schedule": {"completion": 5}}, {"completion": {"width": 32}}):  # fmt: skip
+        assert config_digest(parse_config(other)) != digest
