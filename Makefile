@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
+# One that the network has not seen: the right-hand part of Chelsea the cat.
+PHOTOGRAPH ?= data/samples/val/chelsea/chelsea-271-96-160.png
 
 .PHONY: quickstart test test-fast check format clean
 
@@ -11,11 +13,13 @@ quickstart: $(VENV)/.installed
 	$(BIN)/glcic pack data/samples data/quickstart --config quickstart --overwrite
 	$(BIN)/glcic preview data/quickstart --output runs/quickstart/preview.png
 	$(BIN)/torchrun --nproc_per_node=$(WORKERS) launch/train.py --config quickstart
-	$(BIN)/glcic evaluate --config quickstart
+	$(BIN)/glcic complete $(PHOTOGRAPH) --hole 60,60,48,48 --longest-side 80 --blend --checkpoint runs/quickstart --output runs/quickstart/completed.png
 	@echo
-	@echo "Completed photographs:  runs/quickstart/sheets (the newest is the last)"
+	@echo "Completed photographs:  runs/quickstart/sheets, one sheet every few hundred steps"
 	@echo "Loss curves:            runs/quickstart/curves.png"
-	@echo "Your own photograph:    $(BIN)/glcic complete PHOTO --hole x,y,width,height --checkpoint runs/quickstart"
+	@echo "What was packed:        runs/quickstart/preview.png"
+	@echo "A hole in a whole photograph: runs/quickstart/completed.png"
+	@echo "Your own photograph:    $(BIN)/glcic complete PHOTO --hole X,Y,WIDTH,HEIGHT --checkpoint runs/quickstart"
 
 test: $(VENV)/.installed-dev check
 	$(BIN)/python -m pytest -q
