@@ -57,7 +57,7 @@ def _leaves(mapping: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{key}", value
 
 
-def _split_overrides(arguments: list[str]) -> tuple[list[tuple[str, Any]], list[str]]:
+def _split_overrides(arguments: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
     """Fields of the configuration apart from what the verb's own parser is to read."""
     overrides, rest = [], []
     remaining = iter(arguments)
@@ -68,20 +68,11 @@ def _split_overrides(arguments: list[str]) -> tuple[list[tuple[str, Any]], list[
             rest.append(argument)
             continue
         if not has_value:
-            value = next(remaining, "")
-            if not value or value.startswith("--"):
+            value = next(remaining, "--")
+            if value.startswith("--"):
                 raise ValueError(f"--{name} needs a value: --{name} VALUE")
-        overrides.append((path, _plain_value(value)))
+        overrides.append((path, value))  # the configuration knows its type
     return overrides, rest
-
-
-def _plain_value(text: str) -> Any:
-    """What YAML makes of it: 4e-4 and 1e-3 too, which YAML 1.1 takes for words."""
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-    return text if isinstance(value, (dict, list)) else value
 
 
 def _read_preset(name: str) -> dict[str, Any]:
@@ -103,7 +94,7 @@ def _read_preset(name: str) -> dict[str, Any]:
 def _replace(mapping: dict[str, Any], path: str, value: Any) -> None:
     *sections, name = path.split(".")
     for section in sections:
-        inner = mapping.setdefault(section, {})
+        inner = mapping[section] = mapping.get(section) or {}
         if not isinstance(inner, dict):
             raise ValueError(f"--{path}: {section} is a field of its own, not a section")
         mapping = inner

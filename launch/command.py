@@ -8,6 +8,8 @@ import sys
 import time
 from collections.abc import Callable
 
+from pipeline.faults import FaultElsewhere
+
 VERBS = {
     "samples": "cut the photographs that ship with the dependencies into class folders",
     "pack": "pack a tree of image classes into shards with masks",
@@ -59,13 +61,14 @@ def run(verb: str, entry: Callable[[list[str]], int], arguments: list[str] | Non
 
 
 def _report(verb: str, error: Exception, status: int) -> int:
-    rank = int(os.environ.get("RANK", "0"))
-    if rank != 0 and not _has_process_group():
-        # Every rank checks the same things before they meet, and so finds the same fault. Rank 0
-        # speaks; the others stay a moment, because the launcher ends all when the first one leaves.
-        time.sleep(2)
+    if isinstance(error, FaultElsewhere):
+        time.sleep(2)  # the launcher ends all ranks when the first one leaves: rank 0 speaks first
         return status
-    place = f" (rank {rank})" if "RANK" in os.environ and rank != 0 else ""
+    if int(os.environ.get("LOCAL_RANK", "0")) != 0 and not _has_process_group():
+        # Every rank checks the same things before they meet, and most likely found the same fault.
+        # If the machine's first rank did, it ends this one while it sleeps.
+        time.sleep(2)
+    place = f" (rank {os.environ['RANK']})" if os.environ.get("RANK", "0") != "0" else ""
     print(f"glcic {verb}{place}: {error}", file=sys.stderr, flush=True)
     return status
 

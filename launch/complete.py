@@ -35,8 +35,8 @@ def main(arguments: list[str]) -> int:
 
     import torch
 
-    from pipeline.completing import complete
-    from pipeline.exporting import load_completion_network
+    from pipeline.completion import complete
+    from pipeline.export import load_completion_network
 
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     network = load_completion_network(options.checkpoint, options.weights, device)

@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
     import torch
 
     from pipeline.evaluation import evaluate_network, recalibrate
-    from pipeline.exporting import load_completion_network
+    from pipeline.export import load_completion_network
     from pipeline.workers import start_worker
 
     url = options.checkpoint or config.checkpoint_url

@@ -25,8 +25,9 @@ def main(arguments: list[str]) -> int:
 
     import torch
 
+    from pipeline.checkpoint import read_commitment
     from pipeline.evaluation import recalibrate
-    from pipeline.exporting import find_checkpoint, load_from_checkpoint, save_completion_network
+    from pipeline.export import find_checkpoint, load_from_checkpoint, save_completion_network
     from pipeline.workers import Worker
     from shards.manifest import load_manifest
 
@@ -39,7 +40,7 @@ def main(arguments: list[str]) -> int:
         )
     manifest = load_manifest(config.data.shards)
     network = recalibrate(network, config, Worker(device=device, precision=config.train.precision))
-    step = int(url.rstrip("/").rsplit("-", 1)[-1])
+    step = read_commitment(url)["step"]
     facts = {"weights": options.weights, "data_fingerprint": manifest.fingerprint}
     save_completion_network(options.output, network, config.completion, step, facts)
     print(f"the {options.weights} weights of step {step} are in {options.output}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -28,7 +29,8 @@ def main(arguments: list[str]) -> int:
         "Started again, a run continues from its newest checkpoint.",
     )
     _, config = parse_with_config(parser, arguments)
-    check_run(config, world_size_from_environment())
+    manifest = check_run(config, world_size_from_environment())
+    config = dataclasses.replace(config, pack=manifest.recipe)  # as the set was really packed
 
     from pipeline.trainer import train  # after the checks: torch takes seconds to import
     from pipeline.workers import start_worker

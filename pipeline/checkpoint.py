@@ -79,11 +79,12 @@ def read_commitment(url: str) -> dict[str, Any]:
     """Raises ValueError if there is none or it cannot be read."""
     try:
         commitment = json.loads(read_bytes(join_url(url, COMMITTED)))
-        if not isinstance(commitment["files"], dict):
-            raise TypeError("files is no mapping")
+        for name, entry in commitment["files"].items():
+            if "/" in name or int(entry["size_bytes"]) < 0 or not isinstance(entry["sha256"], str):
+                raise ValueError(f"its entry {name} makes no sense")
     except FileNotFoundError as error:
         raise ValueError(f"{url} is not a finished checkpoint: it has no {COMMITTED}") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{url}: {COMMITTED} cannot be read ({error})") from error
     return commitment
 
@@ -189,7 +190,10 @@ class CheckpointWriter:
             files[STATE] = (json.dumps(facts, indent=1) + "\n").encode()
             write_committed(prefix, files, step)
             self._announce(f"checkpoint {step_name(step)} committed")
-            self._retire(step)
+            try:
+                self._retire(step)
+            except OSError as error:  # no reason to end a run; the next checkpoint tries again
+                self._announce(f"older checkpoints could not be removed: {error}")
         except BaseException as error:  # handed to the training thread, which raises it
             self._error = error
 

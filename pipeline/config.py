@@ -6,15 +6,16 @@ raises one `ValueError` that lists every fault: the field, its value, what is al
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pydantic
 
+from shards.order import lanes_of
 from shards.recipe import PackRecipe, recipe_faults
 
 
@@ -161,7 +162,7 @@ def parse_config(mapping: Mapping[str, Any]) -> Config:
 def _typed(mapping: Mapping[str, Any]) -> tuple[Config, list[str]]:
     """The tree, defaults standing in for values of a wrong type, and a fault for each of these."""
     adapter = pydantic.TypeAdapter(Config)
-    values: dict[str, Any] = copy.deepcopy(dict(mapping))
+    values = _plain(mapping)
     try:
         return adapter.validate_python(values), []
     except pydantic.ValidationError as error:
@@ -177,6 +178,15 @@ def _typed(mapping: Mapping[str, Any]) -> tuple[Config, list[str]]:
         for fault in faults
     ]
     return adapter.validate_python(values), lines
+
+
+def _plain(mapping: Mapping[Any, Any]) -> dict[str, Any]:
+    """A copy with words for keys and without empty sections, which YAML reads as null."""
+    return {
+        str(key): _plain(value) if isinstance(value, Mapping) else value
+        for key, value in mapping.items()
+        if value is not None
+    }
 
 
 def _unknown_keys(mapping: Mapping[str, Any], kind: type, prefix: str) -> list[str]:
@@ -207,7 +217,8 @@ def config_faults(config: Config) -> list[str]:
 
     data, loss, schedule, train = config.data, config.loss, config.schedule, config.train
     require(config.seed >= 0, "seed", "must not be negative")
-    require(bool(config.name) and "/" not in config.name, "name", "a word without a slash")
+    named = config.name not in ("", ".", "..") and "/" not in config.name
+    require(named, "name", "must be a word without a slash, it becomes a folder")
     crop = config.pack.crop_size
     require(data.short_side_min >= crop, "data.short_side_min", f"at least pack.crop_size ({crop})")
     require(
@@ -229,8 +240,8 @@ def config_faults(config: Config) -> list[str]:
         "discriminator.local_size",
         f"16 to pack.crop_size ({crop})",
     )
-    require(loss.known_weight >= 0, "loss.known_weight", "must not be negative")
-    require(loss.alpha >= 0, "loss.alpha", "must not be negative")
+    require(0 <= loss.known_weight < math.inf, "loss.known_weight", "at least 0, and finite")
+    require(0 <= loss.alpha < math.inf, "loss.alpha", "at least 0, and finite")
     for phase in ("completion", "discriminator", "joint"):
         require(getattr(schedule, phase) >= 0, f"schedule.{phase}", "must not be negative")
     require(
@@ -240,8 +251,8 @@ def config_faults(config: Config) -> list[str]:
     )
     for name in ("completion_optimizer", "discriminator_optimizer"):
         optimizer: OptimizerConfig = getattr(config, name)
-        require(optimizer.learning_rate > 0, f"{name}.learning_rate", "above 0")
-        require(optimizer.epsilon > 0, f"{name}.epsilon", "above 0")
+        require(0 < optimizer.learning_rate < math.inf, f"{name}.learning_rate", "above 0, and finite")
+        require(0 < optimizer.epsilon < math.inf, f"{name}.epsilon", "above 0, and finite")
         for value in ("beta1", "beta2", "rho"):
             require(0 <= getattr(optimizer, value) < 1, f"{name}.{value}", "at least 0, below 1")
     require(train.batch_size >= 1, "train.batch_size", "at least 1")
@@ -269,14 +280,11 @@ def config_faults(config: Config) -> list[str]:
 
 def world_size_faults(config: Config, world_size: int) -> list[str]:
     """A world size is usable when every worker gets the same number of samples of each batch."""
-    batch = config.train.batch_size
-    if batch % world_size == 0:
-        return []
-    sizes = ", ".join(str(size) for size in range(1, batch + 1) if batch % size == 0)
-    return [
-        f"train.batch_size is {batch}, which {world_size} workers cannot share equally; "
-        f"start one of {sizes} workers or change the batch size"
-    ]
+    try:
+        lanes_of(config.train.batch_size, rank=0, world_size=world_size)
+    except ValueError as error:
+        return [f"train.batch_size is {config.train.batch_size}: {error}"]
+    return []
 
 
 def config_mapping(config: Config) -> dict[str, Any]:

@@ -62,8 +62,8 @@ class DeviceFeed:
 
     def _to_device(self, batch: Batch) -> TrainingBatch:
         size, patch = self._config.crop_size, self._config.discriminator.local_size
-        holes = torch.from_numpy(batch.completion_holes).to(self._device)
-        real_holes = torch.from_numpy(batch.discriminator_holes).to(self._device)
+        holes = torch.from_numpy(batch.completion_holes).to(self._device, non_blocking=True)
+        real_holes = torch.from_numpy(batch.discriminator_holes).to(self._device, non_blocking=True)
         if self._config.loss.real_patch == "same":
             real_holes = holes
         choice = self._chosen_holes(batch.step, holes.shape[1])
@@ -80,7 +80,8 @@ class DeviceFeed:
             self._config.seed, "patch hole", step, low=0, high=num_holes - 1,
             count=self._config.train.batch_size,
         )  # fmt: skip
-        return torch.from_numpy(choice[self._lanes.start : self._lanes.stop]).to(self._device)
+        mine = torch.from_numpy(choice[self._lanes.start : self._lanes.stop])
+        return mine.to(self._device, non_blocking=True)
 
 
 def _pin(ring: np.ndarray) -> None:

@@ -45,6 +45,16 @@ class RunningFigures:
             self._wait_s += time.perf_counter() - before
             yield batch
 
+    def finite(self) -> bool:
+        """Whether every loss and gradient norm of every rank was finite since the last `reduce`.
+
+        Collective: every rank must call. Waits for the device.
+        """
+        unbounded = torch.zeros((), device=self._worker.device)
+        for value in self._sums.values():  # what is not finite stays so in a sum
+            unbounded += (~value.isfinite()).float()
+        return self._worker.all_reduce_sum_(unbounded).item() == 0
+
     def add(self, figures: Figures) -> None:
         for name, value in figures.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value

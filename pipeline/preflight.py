@@ -35,6 +35,18 @@ def set_faults(config: Config, manifest: Manifest) -> list[str]:
             f"pack.crop_size is {asked}, but {config.data.shards} was packed for crops of {packed} "
             f"pixels; set --pack.crop_size {packed} or pack anew"
         )
+    stored = manifest.recipe.short_side
+    if config.data.short_side_max > stored:
+        faults.append(
+            f"data.short_side_max is {config.data.short_side_max}, but {config.data.shards} stores "
+            f"images with a short side of at most {stored} pixels, which would be enlarged; set "
+            f"--data.short_side_max {stored} or pack anew"
+        )
+    if manifest.num_samples("val") == 0:
+        faults.append(
+            f"{config.data.shards} has no validation images, by which a run is looked at; pack it "
+            "with pack.validation_fraction above 0"
+        )
     num_samples = manifest.num_samples("train")
     if num_samples < config.train.batch_size:
         faults.append(

@@ -28,6 +28,7 @@ class Schedule:
 
     def phase(self, step: int) -> Phase:
         """The phase of the step with this number. Past the end it stays the last one."""
+        step = min(step, self.total - 1)
         if step < self.completion:
             return Phase.COMPLETION
         if step < self.completion + self.discriminator:

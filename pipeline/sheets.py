@@ -67,6 +67,7 @@ def validation_sheet(
     count: int,
     device: torch.device,
     caption: str = "",
+    cache: str = "",
 ) -> tuple[Image.Image, bytes]:
     """The sheet of `count` validation samples, spread evenly, and the same as a PNG file.
 
@@ -74,7 +75,7 @@ def validation_sheet(
     """
     samples = evaluated_samples(load_manifest(shards_url).num_samples("val"), count)
     rows = []
-    for batch in read_in_order(shards_url, "val", samples, batch_size=8):
+    for batch in read_in_order(shards_url, "val", samples, batch_size=8, cache=cache):
         images, masks = sample_tensors(batch, device)
         with torch.inference_mode():
             raw = network(images, masks)

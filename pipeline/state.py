@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.averaging import AveragedNetwork
+from pipeline.average import AveragedNetwork
 from pipeline.checkpoint import Checkpoint, committed_steps, read_checkpoint, read_newest
 from pipeline.config import Config, config_mapping, parse_config
 from pipeline.identity import config_digest, trajectory_mapping
@@ -66,6 +66,11 @@ class RunState:
 
     def load_(self, tensors: dict[str, dict[str, Tensor]]) -> None:
         """Raises ValueError where the tensors do not fit the networks."""
+        missing = {"completion", "discriminator", "optimizers"} - tensors.keys()
+        if self.average is not None:
+            missing |= {"ema"} - tensors.keys()
+        if missing:
+            raise ValueError(f"the checkpoint lacks {', '.join(sorted(missing))}")
         _load(self.completion.network, tensors["completion"], "completion")
         _load(self.discriminator.network, tensors["discriminator"], "discriminator")
         if self.average is not None:
@@ -120,13 +125,11 @@ def resume_(
     Collective: every rank must call. Raises ValueError where there is nothing intact to resume, or
     something that another configuration or other data made.
     """
-    found = _find(config, say) if worker.is_main else None
-    step = worker.broadcast_value(found.step if found else 0)
-    assert isinstance(step, int)
-    if not worker.broadcast_value(found is not None):
+    found = worker.on_main(lambda: _find(config, manifest, say))
+    step = worker.broadcast_value(found.step if found else None)
+    if step is None:
         return 0
-    if found is not None:
-        _require_same_run(found, config, manifest)
+    assert isinstance(step, int)
     stems = worker.broadcast_value(sorted(found.tensors) if found else None)
     assert isinstance(stems, list)
     tensors = {
@@ -136,7 +139,14 @@ def resume_(
     return step
 
 
-def _find(config: Config, say: Callable[[str], None]) -> Checkpoint | None:
+def _find(config: Config, manifest: Manifest, say: Callable[[str], None]) -> Checkpoint | None:
+    found = _chosen(config, say)
+    if found is not None:
+        _require_same_run(found, config, manifest)
+    return found
+
+
+def _chosen(config: Config, say: Callable[[str], None]) -> Checkpoint | None:
     url = config.checkpoint_url
     if config.resume == "never":
         steps = committed_steps(url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +14,11 @@ from pipeline.checkpoint import CheckpointWriter
 from pipeline.config import Config, config_mapping
 from pipeline.curves import draw_curves
 from pipeline.evaluation import Evaluation, evaluate_network, recalibrate
-from pipeline.exporting import EXPORT_FOLDER, save_completion_network
+from pipeline.export import EXPORT_FOLDER, save_completion_network
 from pipeline.feed import DeviceFeed
 from pipeline.figures import RunningFigures
 from pipeline.preemption import StopRequest
-from pipeline.recording import SampleRecord
+from pipeline.sample_record import SampleRecord
 from pipeline.schedule import Phase, Schedule, resolve_schedule
 from pipeline.sheets import validation_sheet
 from pipeline.state import RunState, resume_, state_facts
@@ -51,13 +52,14 @@ def train(config: Config, worker: Worker, console: Console | None = None) -> Out
     state = RunState(config, worker, manifest)
     start = resume_(state, config, manifest, worker, say=console.print)
     run = Run(config, worker, manifest, schedule, state, start, console)
-    try:
-        with StopRequest() as stop:
+    # Until the last write is done: a second signal must not cut it short.
+    with StopRequest() as stop:
+        try:
             step = run.train_from(start, stop)
-        finished = step >= schedule.total
-        evaluation = run.finish(step) if finished else None
-    finally:
-        run.close()
+            finished = step >= schedule.total
+            evaluation = run.finish(step) if finished else None
+        finally:
+            run.close()
     return Outcome(step, finished, evaluation)
 
 
@@ -78,10 +80,10 @@ class Run:
         self.record = SampleRecord(config, worker.rank, start)
         self.telemetry: Telemetry | None = None
         self.checkpoints: CheckpointWriter | None = None
-        if worker.is_main:
-            self._open_files_main(start, console)
+        worker.on_main(lambda: self._open_files(start, console))
 
-    def _open_files_main(self, start: int, console: Console) -> None:
+    def _open_files(self, start: int, console: Console) -> None:
+        """For rank 0 alone."""
         config, folder = self.config, self.config.run_folder
         self.checkpoints = CheckpointWriter(
             config.checkpoint_url, config.checkpoint.keep, announce=self.say
@@ -105,6 +107,9 @@ class Run:
                 reader, self.config, self.worker.rank, self.worker.world_size, self.worker.device
             )
             reader.start(step, self.schedule.total)
+            if step:
+                # The run may have been lost between its checkpoint and this look.
+                self._look(step, self.schedule.phase(step - 1))
             self.figures.restart()
             for source, batch in self.figures.timed(feed.batches()):
                 phase = self.schedule.phase(step)
@@ -129,11 +134,10 @@ class Run:
             self._log(step, phase)
         if self.telemetry is not None:
             self.telemetry.advance(step)
-        if not stopping and not last:
-            self._look(step, phase)
-        # After the look: what a run looked at before it was lost, it will look at again.
         if step % config.checkpoint.every_steps == 0 or last or stopping:
             self._save(step)
+        if not stopping and not last:
+            self._look(step, phase)
 
     def _look(self, step: int, phase: Phase) -> None:
         """A sheet and an evaluation where they are due."""
@@ -145,21 +149,30 @@ class Run:
         if sheet:
             self._draw_sheet(network, step)
         if evaluation:
-            self._evaluate(network, step, phase)
+            self._evaluate(network, step, phase, baselines=False)  # those do not change
         self.figures.restart()
 
     def _log(self, step: int, phase: Phase) -> None:
+        self._require_finite(step)
         values = self.figures.reduce()
         if self.telemetry is not None:
             self.telemetry.record(step, phase.value, values)
-        if values.get("reconstruction", 0.0) != values.get("reconstruction", 0.0):
-            raise RuntimeError(
-                f"the reconstruction loss is not a number at step {step}; the newest checkpoint is "
-                "intact: resume from it with a lower learning rate"
-            )
+
+    def _require_finite(self, step: int) -> None:
+        if self.figures.finite():
+            return
+        self.worker.on_main(lambda: self._tell_not_finite(step))
+
+    def _tell_not_finite(self, step: int) -> None:
+        raise RuntimeError(
+            f"a loss or a gradient was no longer finite at step {step} or shortly before; nothing "
+            "was saved since. Start under another --name with lower learning rates, or with "
+            "--train.precision fp32"
+        )
 
     def _save(self, step: int) -> None:
         """Takes a copy on rank 0, which writes it in the background."""
+        self._require_finite(step)
         self.record.flush()
         if self.checkpoints is not None and self.telemetry is not None:
             facts = state_facts(self.config, self.manifest, self.worker, step)
@@ -177,12 +190,15 @@ class Run:
         picture, png = validation_sheet(
             network, self.config.data.shards, count=self.config.log.sheet_images,
             device=self.worker.device, caption=f"{self.config.name}, step {step}",
+            cache=self.config.data.cache,
         )  # fmt: skip
         write_bytes(join_url(self.config.run_folder, "sheets", f"step-{step:09d}.png"), png)
         self.telemetry.picture("validation", step, picture)
 
-    def _evaluate(self, network: nn.Module, step: int, phase: Phase) -> Evaluation:
-        evaluation = evaluate_network(network, self.config, self.worker)
+    def _evaluate(
+        self, network: nn.Module, step: int, phase: Phase, *, baselines: bool
+    ) -> Evaluation:
+        evaluation = evaluate_network(network, self.config, self.worker, baselines=baselines)
         if self.telemetry is not None:
             figures = evaluation.methods["glcic"]
             self.telemetry.record(
@@ -196,11 +212,12 @@ class Run:
             self.checkpoints.wait()
         network = self._network_to_look_at()
         self._draw_sheet(network, step)
-        evaluation = self._evaluate(network, step, self.schedule.phase(step))
+        evaluation = self._evaluate(network, step, self.schedule.phase(step), baselines=True)
         if self.telemetry is not None:
             folder = self.config.run_folder
             facts: dict[str, Any] = {"evaluation": evaluation.methods["glcic"]}
             facts["data_fingerprint"] = self.manifest.fingerprint
+            facts["weights"] = self.config.evaluation.weights
             save_completion_network(
                 join_url(folder, EXPORT_FOLDER), network, self.config.completion, step, facts
             )
@@ -214,12 +231,13 @@ class Run:
             self.telemetry.say(message)
 
     def close(self) -> None:
-        """On the way out, whatever happened. Not collective."""
-        self.record.flush()
-        if self.telemetry is not None:
-            self.telemetry.close()
-        if self.checkpoints is not None:
-            self.checkpoints.close()
+        """On the way out, whatever happened, the checkpoint first. Not collective."""
+        with ExitStack() as closing:  # in the reverse of this order, each even if one fails
+            closing.callback(self.record.flush)
+            if self.telemetry is not None:
+                closing.callback(self.telemetry.close)
+            if self.checkpoints is not None:
+                closing.callback(self.checkpoints.close)
 
 
 def reader_spec(config: Config, worker: Worker) -> ReaderSpec:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -13,7 +14,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.config import Config
+from pipeline.faults import FaultElsewhere
 from shards.cores import available_cores
+
+T = TypeVar("T")
 
 
 def start_worker(config: Config) -> Worker:
@@ -25,8 +29,17 @@ def start_worker(config: Config) -> Worker:
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if torch.cuda.is_available():
+        num_devices = torch.cuda.device_count()
+        if local_world_size > num_devices:
+            raise ValueError(
+                f"{local_world_size} workers were started on this machine, which has {num_devices} "
+                f"GPUs; start --nproc_per_node={num_devices}"
+            )
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
+        # Some of cuDNN's gradients add in an order that changes from run to run; a resumed run
+        # could not be held against the one that was interrupted.
+        torch.backends.cudnn.deterministic = True
     else:
         device = torch.device("cpu")
         torch.set_num_threads(config.train.threads or _cores_per_rank(local_world_size))
@@ -166,6 +179,24 @@ class Worker:
         values = [value]
         dist.broadcast_object_list(values, src=0)
         return values[0]
+
+    def on_main(self, call: Callable[[], T]) -> T | None:
+        """What `call` returns, on rank 0, which alone makes it; None elsewhere.
+
+        If it raises, every rank does: the others FaultElsewhere, instead of waiting for rank 0.
+        Collective: every rank must call.
+        """
+        result, error = None, None
+        if self.is_main:
+            try:
+                result = call()
+            except Exception as raised:
+                error = raised
+        if self.broadcast_value(str(error) if error else None) is not None and not self.is_main:
+            raise FaultElsewhere("rank 0 has failed")
+        if error is not None:
+            raise error
+        return result
 
     def barrier(self) -> None:
         """Collective: every rank must call."""

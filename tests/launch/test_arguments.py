@@ -32,6 +32,19 @@ def test_an_exponent_is_a_number(tmp_path: Path) -> None:
     assert parse("--config", str(preset)).loss.alpha == 0.0004
 
 
+def test_a_word_stays_a_word_and_may_be_empty() -> None:
+    assert parse("--name", "2024").name == "2024"
+    assert parse("--name", "no").name == "no"
+    assert parse("--checkpoint.url", "").checkpoint.url == ""
+    assert parse("--checkpoint.url=").checkpoint.url == ""
+
+
+def test_an_empty_section_of_a_preset_takes_overrides(tmp_path: Path) -> None:
+    preset = tmp_path / "preset.yaml"
+    preset.write_text("train:\n")
+    assert parse("--config", str(preset), "--train.batch-size", "8").train.batch_size == 8
+
+
 def test_words_of_the_verb_stay_apart_from_fields() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("sources", nargs="+")

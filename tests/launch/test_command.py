@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from launch.command import VERBS, run
+from pipeline.faults import FaultElsewhere
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,12 +43,29 @@ def test_a_fault_of_our_own_is_not_dressed_up() -> None:
         run("train", raising(AssertionError("invariant")), [])
 
 
-def test_before_the_ranks_have_met_only_the_first_speaks(
+def test_before_the_ranks_have_met_the_machines_first_one_speaks_first(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("RANK", "1")
+    """The others wait, and speak only if they live to: then the fault is theirs alone."""
+    slept = []
+
+    def sleep(seconds: float) -> None:
+        assert capsys.readouterr().err == "", "silent until it has waited"
+        slept.append(seconds)
+
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr("time.sleep", sleep)
+    assert run("train", raising(ValueError("no such mount")), []) == 65
+    assert slept
+    assert capsys.readouterr().err == "glcic train (rank 3): no such mount\n"
+
+
+def test_a_fault_that_rank_0_tells_is_not_told_by_the_others(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)
-    assert run("train", raising(ValueError("wrong key")), []) == 65
+    assert run("train", raising(FaultElsewhere("rank 0 has failed")), []) == 70
     assert capsys.readouterr().err == ""
 
 

@@ -11,7 +11,7 @@ from skimage import data
 from launch.command import EXIT_DATA
 from launch.complete import main
 from pipeline.config import CompletionConfig
-from pipeline.exporting import save_completion_network
+from pipeline.export import save_completion_network
 from pipeline.networks.completion import CompletionNetwork
 
 

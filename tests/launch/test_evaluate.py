@@ -8,7 +8,7 @@ import torch
 
 from launch.evaluate import main
 from pipeline.config import CompletionConfig
-from pipeline.exporting import save_completion_network
+from pipeline.export import save_completion_network
 from pipeline.networks.completion import CompletionNetwork
 from tests.shards.pictures import pack_small_set
 

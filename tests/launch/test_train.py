@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline.checkpoint import step_name
+from pipeline.checkpoint import read_checkpoint, step_name
 from tests.shards.pictures import pack_small_set
 from tests.small_run import small_mapping, write_preset
 from tests.torchrun import ROOT, run, torchrun_command
@@ -59,7 +59,7 @@ def test_a_world_size_that_does_not_divide_the_batch_is_refused_before_the_ranks
     tmp_path: Path, shards: Path
 ) -> None:
     result = glcic_train(tmp_path, shards, environment={"WORLD_SIZE": "5", "RANK": "0"})
-    assert_refused(result, "5 workers cannot share equally", "1, 2, 3, 4, 6, 12")
+    assert_refused(result, "by 5 workers", "1, 2, 3, 4, 6, 12")
 
 
 def test_a_set_that_does_not_exist_says_how_to_pack_one(tmp_path: Path) -> None:
@@ -100,6 +100,33 @@ def test_an_unwritable_checkpoint_destination_is_refused_before_training(
     (tmp_path / "file").write_text("not a folder")
     result = glcic_train(tmp_path, shards, "--checkpoint.url", str(tmp_path / "file" / "here"))
     assert_refused(result, "cannot be written")
+
+
+@pytest.mark.slow
+def test_a_destination_that_fills_up_stops_the_run_with_one_message(
+    tmp_path: Path, shards: Path
+) -> None:
+    """A limit on the size of a file stands in for a full disk: the same call fails."""
+    mapping = small_mapping(str(shards), tmp_path / "run")
+    preset = write_preset(tmp_path / "preset.yaml", mapping)
+    limited = f"ulimit -f 300; exec {sys.executable} launch/train.py --config {preset}"  # 300 kB
+    result = subprocess.run(
+        ["bash", "-c", limited], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert_refused(result, "a checkpoint could not be written to", "File too large")
+    assert not list((tmp_path / "run" / "checkpoints").glob("*/COMMITTED"))
+
+
+@pytest.mark.slow
+def test_when_the_losses_are_no_longer_finite_nothing_more_is_saved(
+    tmp_path: Path, shards: Path
+) -> None:
+    wild = ("--completion-optimizer.learning-rate", "1e30", "--schedule.completion", "20")
+    result = glcic_train(tmp_path, shards, *wild, "--log.every-steps", "1000")
+    assert_refused(result, "no longer finite", "another --name")
+    for folder in (tmp_path / "run" / "checkpoints").glob("step-*"):
+        for group in read_checkpoint(str(folder)).tensors.values():
+            assert all(bool(tensor.isfinite().all()) for tensor in group.values())
 
 
 @pytest.mark.slow

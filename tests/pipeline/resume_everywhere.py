@@ -1,6 +1,6 @@
 """For torchrun: trains a small run whole, then from each of its checkpoints anew.
 
-    torchrun --nproc_per_node=2 tests/pipeline/resume_everywhere.py SHARDS FOLDER
+    torchrun --nproc_per_node=2 tests/pipeline/resume_everywhere.py SHARDS FOLDER PRECISION
 
 Each resumed run sees one checkpoint alone, as a killed run would have left it, and must end in the
 bits of the whole one.
@@ -21,8 +21,12 @@ from pipeline.workers import start_worker
 from tests.small_run import assert_identical, final_tensors, small_config
 
 
-def main(shards: str, folder: Path) -> None:
-    config = small_config(shards, folder / "whole")
+def main(shards: str, folder: Path, precision: str) -> None:
+    # Sheets and evaluations are made on the way, and must leave the training as it is.
+    config = small_config(
+        shards, folder / "whole", train={"precision": precision},
+        log={"sheet_every_steps": 5}, evaluation={"every_steps": 4},
+    )  # fmt: skip
     worker = start_worker(config)
     total = train(config, worker).step
     for step in range(1, total):
@@ -40,4 +44,4 @@ def main(shards: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3])

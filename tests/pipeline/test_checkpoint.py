@@ -97,6 +97,19 @@ def test_a_damaged_checkpoint_is_skipped_by_name_for_the_one_before(
     assert name in warnings[0]
 
 
+@pytest.mark.parametrize(
+    "mark", ['{"step": 6, "files": {"state.json": {}}}', '{"files": {"../x": {}}}', "[]", "{"]
+)
+def test_a_mark_that_makes_no_sense_counts_as_damage(tmp_path: Path, mark: str) -> None:
+    write(tmp_path, 3, 6)
+    (tmp_path / step_name(6) / COMMITTED).write_text(mark)
+    warnings: list[str] = []
+    found = read_newest(str(tmp_path), warnings.append)
+    assert found is not None
+    assert found.step == 3
+    assert "COMMITTED cannot be read" in warnings[0]
+
+
 def test_when_no_checkpoint_is_intact_the_run_does_not_start_anew(tmp_path: Path) -> None:
     write(tmp_path, 3)
     (tmp_path / step_name(3) / "completion.safetensors").write_bytes(b"x")

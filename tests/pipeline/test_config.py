@@ -76,8 +76,27 @@ def test_a_world_size_that_does_not_divide_the_batch_is_refused_with_those_that_
     config = parse_config({"train": {"batch_size": 12}})
     assert world_size_faults(config, 4) == []
     (fault,) = world_size_faults(config, 5)
-    assert "5 workers" in fault
+    assert "train.batch_size is 12" in fault
+    assert "by 5 workers" in fault
     assert "1, 2, 3, 4, 6, 12" in fault
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b"])
+def test_a_name_that_is_no_folder_of_its_own_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="name is"):
+        parse_config({"name": name})
+
+
+def test_an_empty_section_and_a_key_that_is_no_word_are_understood() -> None:
+    assert parse_config({"train": None}) == Config()
+    with pytest.raises(ValueError, match="1 is not a field"):
+        parse_config({1: 2})
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_weight_that_is_not_finite_is_refused(value: float) -> None:
+    with pytest.raises(ValueError, match=r"loss\.alpha"):
+        parse_config({"loss": {"alpha": value}})
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)

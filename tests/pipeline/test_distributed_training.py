@@ -42,12 +42,13 @@ def samples_seen(folder: Path, workers: int) -> dict[int, list[tuple]]:
 
 
 # Three workers too: only then does the order in which gradients are summed matter.
-@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize(("workers", "precision"), [(2, "bf16"), (3, "fp32")])
 def test_a_run_resumed_at_any_step_of_any_phase_ends_in_the_same_bits(
-    workers: int, shards: str, tmp_path: Path
+    workers: int, precision: str, shards: str, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
-    command = torchrun_command(workers, str(HERE / "resume_everywhere.py"), shards, str(tmp_path))
+    script = str(HERE / "resume_everywhere.py")
+    command = torchrun_command(workers, script, shards, str(tmp_path), precision)
     assert run(command, log, timeout_s=420) == 0, log.read_text()
     assert log.read_text().count(": identical") == 11
 
@@ -68,7 +69,8 @@ def test_a_run_killed_in_the_middle_ends_in_the_bits_of_one_that_was_not(
     log = tmp_path / "log"
     assert run(train_command(2, presets["whole"]), log) == 0, log.read_text()
     checkpoints = folders["killed"] / "checkpoints"
-    for reached in (4, 8):  # in the completion phase, and in the discriminators'
+    # In the middle of each phase and at its edges, which lie at 6 and 10.
+    for reached in (2, 6, 8, 10, 14):
         with job(train_command(2, presets["killed"]), log) as process:
             wait_for(
                 lambda reached=reached: any(
@@ -112,6 +114,16 @@ def test_any_number_of_workers_sees_the_same_samples_and_masks_also_after_a_chan
     assert run(train_command(4, preset, "--resume", str(start)), log) == 0, log.read_text()
     rest = samples_seen(moved, 4)
     assert rest == {step: seen[1][step] for step in range(5, 12)}
+
+    # And the run of four workers goes on from its ninth step with one.
+    alone = tmp_path / "alone"
+    preset = write_preset(
+        tmp_path / "alone.yaml",
+        small_mapping(shards, alone, log={"record_samples": True, "every_steps": 100}),
+    )
+    start = tmp_path / "workers-4" / "checkpoints" / "step-000000009"
+    assert run(train_command(1, preset, "--resume", str(start)), log) == 0, log.read_text()
+    assert samples_seen(alone, 1) == {step: seen[1][step] for step in range(9, 12)}
 
 
 def test_one_and_two_workers_have_the_same_gradients_to_float_tolerance(

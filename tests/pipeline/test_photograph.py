@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -55,12 +56,28 @@ def test_the_colour_profile_is_kept(tmp_path: Path) -> None:
     assert Image.open(tmp_path / "again.png").info["icc_profile"] == b"profile"
 
 
-def test_deep_images_are_refused_rather_than_cut_to_8_bits(tmp_path: Path) -> None:
-    path = tmp_path / "deep.png"
-    Image.fromarray(np.full((8, 8), 40_000, dtype=np.uint16)).save(path)
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_deep_images_are_refused_rather_than_cut_to_8_bits(
+    tmp_path: Path, channels: int, suffix: str
+) -> None:
+    path = tmp_path / f"deep.{suffix}"
+    cv2.imwrite(str(path), np.full((8, 8, channels), 40_000, dtype=np.uint16))
     for read in (read_photograph, read_mask):
-        with pytest.raises(ValueError, match=r"deep\.png has more than 8 bits"):
+        with pytest.raises(ValueError, match=rf"deep\.{suffix} has more than 8 bits"):
             read(path)
+
+
+def test_floating_point_pixels_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.ones((8, 8), dtype=np.float32)).save(tmp_path / "deep.tiff")
+    with pytest.raises(ValueError, match=r"deep\.tiff has more than 8 bits"):
+        read_photograph(tmp_path / "deep.tiff")
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff", "bmp", "ppm"])
+def test_images_of_8_bits_are_read_as_they_are(tmp_path: Path, suffix: str) -> None:
+    path = save(tmp_path / f"image.{suffix}", "RGB")
+    assert np.array_equal(read_photograph(path).pixels, data.astronaut()[:64, :48])
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])

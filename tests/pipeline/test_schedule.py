@@ -23,6 +23,11 @@ def test_a_phase_of_length_zero_is_passed_over() -> None:
     assert Schedule(2, 0, 0).total == 2
 
 
+def test_past_its_end_a_schedule_stays_in_the_last_phase_that_it_has() -> None:
+    assert Schedule(2, 0, 0).phase(2) is Phase.COMPLETION
+    assert Schedule(2, 1, 0).phase(9) is Phase.DISCRIMINATOR
+
+
 def test_updates_of_the_completion_network_are_counted_over_the_phases_that_train_it() -> None:
     schedule = Schedule(3, 2, 4)
     trained = [schedule.phase(step) is not Phase.DISCRIMINATOR for step in range(schedule.total)]

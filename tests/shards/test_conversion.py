@@ -108,6 +108,53 @@ def test_sixteen_bits_are_scaled_to_eight(tmp_path, suffix):
     assert distance(stored[..., 2], reference(pixels[..., 1], 64, 48)) < 4
 
 
+@pytest.mark.parametrize(("kind", "largest"), [("P5", 1023), ("P6", 1023), ("P6", 65_535)])
+def test_a_ppm_is_scaled_from_the_largest_value_that_it_names(tmp_path, kind, largest):
+    pixels = picture()[..., :1] if kind == "P5" else picture()
+    deep = (pixels.astype(float) / 255 * largest).round().astype(">u2")
+    header = f"{kind}\n96 72\n{largest}\n".encode()
+    (tmp_path / "a.ppm").write_bytes(header + deep.tobytes())
+    image, stored = convert(tmp_path / "a.ppm")
+    assert "16-bit to 8-bit" in image.conversions
+    assert distance(stored, reference(pixels, 64, 48).reshape(48, 64, -1)) < 4
+
+
+def test_a_planar_tiff_of_sixteen_bits_is_scaled_to_eight(tmp_path):
+    plane = picture()[..., 0]
+    deep = (plane.astype("<u2") * 257).tobytes()
+    (tmp_path / "a.tif").write_bytes(planar_tiff([deep, deep, deep], 96, 72))
+    image, stored = convert(tmp_path / "a.tif")
+    assert image.conversions == ("16-bit to 8-bit",)
+    assert distance(stored[..., 1], reference(plane, 64, 48)) < 4
+
+
+def planar_tiff(planes, width, height):
+    """RGB of 16 bits a channel, one uncompressed strip for each plane."""
+    tags = {256: width, 257: height, 259: 1, 262: 2, 277: 3, 278: height, 284: 2}
+    first = 8 + 2 + 12 * (len(tags) + 3) + 4
+    places = {258: first, 273: first + 6, 279: first + 18}
+    start = first + 30
+    values = struct.pack("<3H", 16, 16, 16)
+    values += struct.pack("<3I", *(start + number * len(planes[0]) for number in range(3)))
+    values += struct.pack("<3I", *map(len, planes))
+    entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items()]
+    kinds = {258: 3, 273: 4, 279: 4}
+    entries += [struct.pack("<HHII", tag, kinds[tag], 3, place) for tag, place in places.items()]
+    entries.sort(key=lambda entry: struct.unpack("<H", entry[:2]))
+    directory = struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8) + directory + values + b"".join(planes)
+
+
+def test_a_bitmap_of_sixteen_bits_a_pixel_has_less_than_eight_a_channel(tmp_path):
+    fields = struct.pack("<IiiHHIIiiIIIII", 40, 64, 48, 1, 16, 3, 0, 0, 0, 0, 0, 63488, 2016, 31)
+    pixels = np.full((48, 64), 63488, "<u2").tobytes()
+    header = b"BM" + struct.pack("<IHHI", 66 + len(pixels), 0, 0, 66)
+    (tmp_path / "a.bmp").write_bytes(header + fields + pixels)
+    image, stored = convert(tmp_path / "a.bmp")
+    assert image.conversions == ()
+    assert distance(stored, np.full((48, 64, 3), (255, 0, 0))) < 4
+
+
 def test_transparency_is_laid_over_white(tmp_path):
     pixels = picture((64, 48))
     alpha = np.full((48, 64, 1), 255, np.uint8)

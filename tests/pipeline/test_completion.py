@@ -6,7 +6,7 @@ from skimage import data
 from torch import nn
 
 from pipeline import completing
-from pipeline.completing import CONTEXT_PX, Window, complete, predicted, windows_of
+from pipeline.completion import CONTEXT_PX, Window, complete, predicted, windows_of
 from pipeline.config import CompletionConfig
 from pipeline.networks.completion import CompletionNetwork
 from pipeline.recalibration import recalibrated

@@ -7,7 +7,7 @@ import torch
 
 from pipeline.checkpoint import CheckpointWriter
 from pipeline.config import CompletionConfig, config_mapping, parse_config
-from pipeline.exporting import load_completion_network, save_completion_network
+from pipeline.export import load_completion_network, save_completion_network
 from pipeline.networks.completion import CompletionNetwork
 
 CONFIG = CompletionConfig(width=8)

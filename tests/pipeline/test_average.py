@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from pipeline.averaging import AveragedNetwork
+from pipeline.average import AveragedNetwork
 
 
 def network(value: float) -> nn.Module:
