@@ -23,9 +23,13 @@ _TOP_LEVEL = {entry.name for entry in dataclasses.fields(Config) if entry.defaul
 
 
 def parse_with_config(
-    parser: argparse.ArgumentParser, arguments: list[str]
+    parser: argparse.ArgumentParser, arguments: list[str], sections: tuple[str, ...] = ()
 ) -> tuple[argparse.Namespace, Config]:
-    """Raises ValueError with every fault. Exits for --help and --print-config."""
+    """Raises ValueError with every fault. Exits for --help and --print-config.
+
+    `sections` are those that the verb reads: on its command line fields of others are refused,
+    where they would do nothing. None named: all.
+    """
     parser.allow_abbrev = False
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
@@ -35,18 +39,26 @@ def parse_with_config(
         "--print-config", action="store_true", help="print the resolved configuration and stop"
     )
     parser.epilog = "fields of the configuration, each with its default:\n" + "\n".join(
-        f"  --{path} {value!r}" for path, value in _leaves(config_mapping(Config()))
+        f"  --{path} {value!r}"
+        for path, value in _leaves(config_mapping(Config()))
+        if _concerns(path, sections)
     )
     overrides, rest = _split_overrides(arguments)
     options = parser.parse_args(rest)
     mapping = _read_preset(options.config) if options.config else {}
     for path, value in overrides:
+        if path.split(".")[0] in config_mapping(Config()) and not _concerns(path, sections):
+            raise ValueError(f"--{path} changes nothing here; fields of: {', '.join(sections)}")
         _replace(mapping, path, value)
     config = parse_config(mapping)
     if options.print_config:
         print(yaml.safe_dump(config_mapping(config), sort_keys=False), end="")
         sys.exit(0)
     return options, config
+
+
+def _concerns(path: str, sections: tuple[str, ...]) -> bool:
+    return not sections or path.split(".")[0] in sections
 
 
 def _leaves(mapping: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

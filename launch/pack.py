@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("destination", help="folder or URL of the packed set")
     parser.add_argument("--threads", type=int, default=0, help="0: all cores (%(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace a set that is there")
-    options, config = parse_with_config(parser, arguments)
+    options, config = parse_with_config(parser, arguments, sections=("pack",))
     if options.threads < 0:
         raise ValueError(f"--threads is {options.threads}: at least 0")
     console = Console()

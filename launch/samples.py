@@ -9,7 +9,12 @@ from pathlib import Path
 if __package__ in (None, ""):  # started as a script: the repository root is not on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from shards.photographs import CREDITS_NAME, PHOTOGRAPHS, available_photographs, write_samples
+from shards.sample_photographs import (
+    CREDITS_NAME,
+    SAMPLE_PHOTOGRAPHS,
+    available_photographs,
+    write_samples,
+)
 
 
 def main(arguments: list[str]) -> int:
@@ -26,7 +31,7 @@ def main(arguments: list[str]) -> int:
         f"{counts['train']} training and {counts['val']} validation tiles of {len(available)} "
         f"photographs in {options.destination}; credits in {CREDITS_NAME}"
     )
-    missing = [photo.name for photo in PHOTOGRAPHS if photo not in available]
+    missing = [photo.name for photo in SAMPLE_PHOTOGRAPHS if photo not in available]
     if missing:
         print(
             f"left out: {', '.join(missing)} (they ship with scikit-learn; "

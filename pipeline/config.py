@@ -251,7 +251,8 @@ def config_faults(config: Config) -> list[str]:
     )
     for name in ("completion_optimizer", "discriminator_optimizer"):
         optimizer: OptimizerConfig = getattr(config, name)
-        require(0 < optimizer.learning_rate < math.inf, f"{name}.learning_rate", "above 0, and finite")
+        rate = optimizer.learning_rate
+        require(0 < rate < math.inf, f"{name}.learning_rate", "above 0, and finite")
         require(0 < optimizer.epsilon < math.inf, f"{name}.epsilon", "above 0, and finite")
         for value in ("beta1", "beta2", "rho"):
             require(0 <= getattr(optimizer, value) < 1, f"{name}.{value}", "at least 0, below 1")

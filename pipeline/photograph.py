@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from shards.conversion import has_more_than_8_bits
 from shards.storage import write_local
 
 _MASK_THRESHOLD = 128
-_DEEP_MODES = ("I", "F")  # first letter of Pillow's modes with more than 8 bits
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,7 @@ def rectangle_mask(holes: list[tuple[int, int, int, int]], size: tuple[int, int]
 def _opened(path: Path) -> Image.Image:
     try:
         with Image.open(path) as file:
+            is_deep = has_more_than_8_bits(file)
             image = ImageOps.exif_transpose(file)
             image.load()
     except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
@@ -107,8 +108,8 @@ def _opened(path: Path) -> Image.Image:
         if error.errno is not None:  # the file, not what is in it
             raise
         raise ValueError(f"{path} cannot be read as an image ({error})") from error
-    if image.mode.startswith(_DEEP_MODES):
+    if is_deep:
         raise ValueError(
-            f"{path} has more than 8 bits per channel (Pillow mode {image.mode}); convert it first"
+            f"{path} has more than 8 bits per channel, which would be lost; convert it to 8 bits"
         )
     return image

@@ -7,9 +7,11 @@ Pillow. What had to be changed is named, so that it can be counted.
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,6 +25,7 @@ _FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000
 _LONGEST_SIDE = 65_500  # libjpeg's limit
 _SIDE_MARGIN = 2  # scaled decoding keeps at least this many times the wanted side: see _decode_jpeg
 _ORIENTATION_TAG = 0x0112
+_BITS_PER_SAMPLE_TAG, _PLANES_TAG = 258, 284  # of TIFF; the planes are apart if the latter is 2
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -112,7 +115,7 @@ def _convert(data: bytes, path: Path, split: str, recipe: PackRecipe) -> StoredI
     target = recipe.crop_size if split == "val" else min(short_side, recipe.short_side)
     if max(image.size) * target / short_side > _LONGEST_SIDE:
         raise UnusableImage(f"too elongated: {image.width}x{image.height}")
-    is_deep = _is_deep(image)  # asked before the EXIF, for which Pillow decodes a PNG
+    is_deep = has_more_than_8_bits(image)  # before the EXIF, for which Pillow decodes a PNG
     orientation = image.getexif().get(_ORIENTATION_TAG, 1)
 
     size = image.size
@@ -161,7 +164,9 @@ def _decode(
         kinds = ["greyscale to RGB"] if image.mode == "L" else []
         return _decode_jpeg(data, image.size, target), kinds
     if is_deep:
-        return _decode_deep(data)
+        if _tiff_tags(image).get(_PLANES_TAG) == 2:  # OpenCV and Pillow would scramble them
+            raise UnusableImage("more than 8 bits in separate colour planes; save it interleaved")
+        return _decode_deep(data, _ppm_maximum(image) or 65_535)
     image.load()
     mode, kinds = image.mode, []
     if mode in ("P", "PA"):
@@ -195,20 +200,42 @@ def _decode_jpeg(data: bytes, size: tuple[int, int], target: int) -> np.ndarray:
     return pixels
 
 
-def _is_deep(image: Image.Image) -> bool:
-    """Whether the file has 16 bits a channel, of which Pillow would drop the lower eight."""
-    tiles = getattr(image, "tile", [])  # what the decoder is told: its raw mode names the depth
-    return image.mode.startswith("I") or any(";16" in str(tile) for tile in tiles)
+def has_more_than_8_bits(image: Image.Image) -> bool:
+    """Whether a channel has more than 8 bits, of which Pillow keeps only 8 where its mode is RGB.
+
+    To be asked before load(), after which Pillow no longer knows. JPEG 2000 and AVIF in colour
+    never say so: they count as 8 bits.
+    """
+    if image.mode.startswith(("I", "F")) or (_ppm_maximum(image) or 0) > 255:
+        return True
+    if max(_tiff_tags(image).get(_BITS_PER_SAMPLE_TAG, ()), default=1) > 8:
+        return True
+    # What the decoder is told names the depth; BGR;16, of bitmaps, has 5, 6 and 5 bits.
+    tiles = [str(tile) for tile in getattr(image, "tile", [])]
+    return any(";16" in tile and "BGR;16" not in tile for tile in tiles)
 
 
-def _decode_deep(data: bytes) -> tuple[np.ndarray, list[str]]:
+def _tiff_tags(image: Image.Image) -> Mapping[int, Any]:
+    return getattr(image, "tag_v2", {})
+
+
+def _ppm_maximum(image: Image.Image) -> int | None:
+    """The value that is white, which the header of a PPM file names."""
+    for codec, _, _, arguments in getattr(image, "tile", []):
+        if codec.startswith("ppm"):
+            return int(arguments[-1])
+    return None
+
+
+def _decode_deep(data: bytes, maximum: int) -> tuple[np.ndarray, list[str]]:
     kinds = ["16-bit to 8-bit"]
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
-        raise UnusableImage("damaged: its 16-bit pixels cannot be decoded")
+        raise UnusableImage("damaged: its pixels of more than 8 bits cannot be decoded")
     if pixels.dtype != np.uint16:
         raise UnusableImage(f"pixels of kind {pixels.dtype} have no known range")
-    pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 -> 255
+    levels = (pixels.astype(np.uint32) * 255 + maximum // 2) // maximum
+    pixels = np.minimum(levels, 255).astype(np.uint8)
     if pixels.ndim == 2 or pixels.shape[2] == 1:
         return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB), [*kinds, "greyscale to RGB"]
     if pixels.shape[2] == 3:

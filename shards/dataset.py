@@ -29,6 +29,7 @@ class ShardSet:
 
     def __init__(self, url: str, split: str, cache: str = "") -> None:
         self.url = url
+        self.split = split
         self.manifest = load_manifest(url)
         if split not in self.manifest.splits:
             known = ", ".join(self.manifest.splits)

@@ -42,20 +42,26 @@ def pack_images(
     that were ignored. The result does not depend on `threads` (0: all cores). Raises ValueError for
     a recipe, source or destination that cannot be used, and OSError, naming the destination, if it
     cannot be written; then nothing of the set stays behind.
+
+    With `overwrite`, the old set is removed when the first image is ready to be stored. Whatever
+    ends the packing before that leaves the old set as it was; after it, neither set is left. A
+    process that is killed then leaves whole shards without a manifest, for `overwrite` to replace.
     """
     faults = recipe_faults(recipe)
     if faults:
         raise ValueError("the images cannot be packed so:\n  " + "\n  ".join(faults))
     plan = plan_packing(source, recipe)
+    _refuse_empty_splits(plan, recipe)
     _refuse_nesting(source, destination)
-    prepare_destination(destination, overwrite)
-    packing = _Packing(plan, destination, recipe)
+    old_files = check_destination(destination, overwrite)
+    packing = _Packing(plan, destination, recipe, old_files)
     try:
         return packing.run(threads or available_cores(), progress or (lambda done, total: None))
     except OSError as error:
         packing.undo()
+        left = "no set was left there" if packing.has_written else "what it held is untouched"
         raise OSError(
-            f"{destination} cannot be written: {error}; no set was left there, "
+            f"{destination} cannot be written: {error}; {left}, "
             "make room or name another destination"
         ) from error
     except BaseException:
@@ -63,10 +69,11 @@ def pack_images(
         raise
 
 
-def prepare_destination(destination: str, overwrite: bool) -> None:
+def check_destination(destination: str, overwrite: bool) -> list[str]:
     """Make sure that the destination is free and can be written, before hours of work.
 
-    Only files named like shards are ever removed, and only with `overwrite`.
+    Returns the names of what must give way to the new set, in the order of their removal: with
+    `overwrite` a set that is there, and always the unfinished files of a killed pack.
     """
     try:
         names = list_names(destination)
@@ -88,9 +95,19 @@ def prepare_destination(destination: str, overwrite: bool) -> None:
             "shards of another origin; pass --overwrite to replace them"
         )
     # The manifest goes first: a set that is being removed is no set.
-    parts = [name for name in names if _PART.fullmatch(name)]
-    for name in [*(name for name in names if name == MANIFEST_NAME), *shards, *parts]:
-        remove_tree(join_url(destination, name))
+    manifest = [name for name in names if name == MANIFEST_NAME]
+    return [*manifest, *shards, *(name for name in names if _PART.fullmatch(name))]
+
+
+def _refuse_empty_splits(plan: PackPlan, recipe: PackRecipe) -> None:
+    """An empty split is an error, unless no validation was asked for."""
+    if not plan.splits["train"]:
+        raise ValueError("no image is listed for the split 'train'; add images")
+    if not plan.splits["val"] and recipe.validation_fraction > 0:
+        raise ValueError(
+            "no image is listed for the split 'val'; add images, or set pack.validation_fraction "
+            "to 0 to go without"
+        )
 
 
 def _refuse_nesting(source: Path, destination: str) -> None:
@@ -103,7 +120,11 @@ def _refuse_nesting(source: Path, destination: str) -> None:
 class _Packing:
     """One run: what was counted and written so far."""
 
-    def __init__(self, plan: PackPlan, destination: str, recipe: PackRecipe) -> None:
+    def __init__(
+        self, plan: PackPlan, destination: str, recipe: PackRecipe, old_files: list[str]
+    ) -> None:
+        self.has_written = False  # before that the old files are still there
+        self._old_files = old_files
         self._plan = plan
         self._destination = destination
         self._recipe = recipe
@@ -143,6 +164,8 @@ class _Packing:
         """Remove what this run wrote, as far as the destination still allows."""
         for writer in self._writers.values():
             writer.abandon()
+        if not self.has_written:
+            return
         with contextlib.suppress(Exception):  # the error that led here says more
             for name in list_names(self._destination):
                 if _OURS.fullmatch(name) or name == MANIFEST_NAME:
@@ -177,6 +200,8 @@ class _Packing:
             "source": image.name,
             "original_size": list(result.original_size),
         }
+        if not self.has_written:
+            self._remove_old_files()
         masks = draw_masks(self._recipe, self._num_stored)
         self._writers[split].add(
             self._num_stored, result, self._labels[image.class_name], description, masks
@@ -187,16 +212,19 @@ class _Packing:
             self._color_sum += result.color_sum
             self._num_pixels += result.width * result.height
 
+    def _remove_old_files(self) -> None:
+        self.has_written = True
+        for name in self._old_files:
+            remove_tree(join_url(self._destination, name))
+
     def _mean_color(self) -> tuple[float, float, float]:
         red, green, blue = (self._color_sum / (255 * self._num_pixels)).tolist()
         return red, green, blue
 
     def _require_images(self, split: str) -> None:
-        """An empty split is an error, unless no validation was asked for."""
+        """What the plan listed may all have been refused."""
         listed = len(self._plan.splits[split])
-        if self._writers[split].entries or (
-            split == "val" and listed == 0 and self._recipe.validation_fraction == 0
-        ):
+        if listed == 0 or self._writers[split].entries:
             return
         reasons = Counter(image.reason.split(":")[0] for image in self._refused)
         found = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common(5))
@@ -206,6 +234,5 @@ class _Packing:
             else "add images, or lower pack.crop_size"
         )
         raise ValueError(
-            f"no image is left for the split {split!r} of {listed} listed ({found or 'none found'})"
-            f"; {remedy}"
+            f"no image is left for the split {split!r} of {listed} listed ({found}); {remedy}"
         )

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import zlib
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-import cv2
 import numpy as np
-import simplejpeg
 from PIL import Image, ImageDraw, ImageFont
 
-from shards.index import decode_index, index_name
-from shards.manifest import Manifest, ShardEntry, load_manifest
-from shards.storage import join_url, open_filesystem, read_bytes
+from shards.crops import CropBox, decode_crop
+from shards.dataset import ShardSet
 from shards.writer import sample_key
 
 Fill = Literal["gray", "mean"]
@@ -37,79 +32,59 @@ def draw_preview(
 ) -> Image.Image:
     """`count` samples spread evenly over the split.
 
-    The crop is the centre square scaled to the crop size; training cuts its crops at random.
-    Raises ValueError if the split is empty or a sample is damaged.
+    The crop is the centre square scaled to the crop size; training cuts its crops at random. Of a
+    remote set, the shards that hold the samples are fetched. Raises ValueError if the split is
+    empty or a sample is damaged, and what `ShardSet` raises.
     """
-    manifest = load_manifest(url)
-    samples = read_samples(url, manifest, split, count)
-    color = manifest.mean_color if fill == "mean" else (0.5, 0.5, 0.5)
+    shard_set = ShardSet(url, split)
+    try:
+        samples = read_samples(shard_set, count)
+    finally:
+        shard_set.close()
+    color = shard_set.manifest.mean_color if fill == "mean" else (0.5, 0.5, 0.5)
     return _compose(samples, tuple(round(255 * channel) for channel in color))
 
 
-def read_samples(url: str, manifest: Manifest, split: str, count: int) -> list[PreviewSample]:
+def read_samples(shard_set: ShardSet, count: int) -> list[PreviewSample]:
+    """No image twice; neighbouring rows show different masks where an image has several."""
     if count < 1:
         raise ValueError(f"cannot draw {count} samples; at least 1")
-    num_images = manifest.num_images(split) if split in manifest.splits else 0
+    manifest, masks_per_image = shard_set.manifest, shard_set.masks_per_image
+    num_images = manifest.num_images(shard_set.split)
     if num_images == 0:
         filled = [name for name in manifest.splits if manifest.num_images(name)]
-        raise ValueError(f"{url} has no images in the split {split!r}; it has {', '.join(filled)}")
-    positions = np.unique(np.linspace(0, num_images - 1, min(count, num_images)).round())
-    masks_per_image = manifest.recipe.masks.masks_per_image
+        raise ValueError(
+            f"{shard_set.url} has no images in the split {shard_set.split!r}; "
+            f"it has {', '.join(filled)}"
+        )
+    images = np.unique(np.linspace(0, num_images - 1, min(count, num_images)).round())
     return [
-        _read_sample(url, manifest, split, int(position), row % masks_per_image)
-        for row, position in enumerate(positions)
+        _read_sample(shard_set, int(image) * masks_per_image + row % masks_per_image)
+        for row, image in enumerate(images)
     ]
 
 
-def _read_sample(
-    url: str, manifest: Manifest, split: str, position: int, mask_number: int
-) -> PreviewSample:
-    shard, row = _locate(manifest.splits[split], position)
-    name = index_name(shard.name)
-    record = decode_index(read_bytes(join_url(url, name)), name)[row]
-    description: dict[str, Any] = json.loads(_member(url, shard.name, record, "json"))
-    pixels = simplejpeg.decode_jpeg(_member(url, shard.name, record, "image"))
-    size = manifest.recipe.crop_size
+def _read_sample(shard_set: ShardSet, sample: int) -> PreviewSample:
+    shard, position = shard_set.locate(sample)
+    image, mask_number = divmod(position, shard_set.masks_per_image)
+    record = shard_set.records[shard][image]
+    size = shard_set.manifest.recipe.crop_size
+    crop = np.empty((size, size, 3), dtype=np.uint8)
+    decode_crop(shard_set.image_bytes(shard, image), _centre_square(record), crop)
     mask = np.zeros((size, size), dtype=bool)
-    for x, y, width, height in description["masks"][mask_number]["completion"]:
+    for x, y, width, height in record["completion_holes"][mask_number].tolist():
         mask[y : y + height, x : x + width] = True
     caption = (
-        f"{sample_key(record['image_number'])}, mask {mask_number}, {description['class']}: "
-        f"{mask.mean():.0%} missing"
+        f"{sample_key(record['image_number'])}, mask {mask_number}, "
+        f"{shard_set.manifest.classes[record['label']]}: {mask.mean():.0%} missing"
     )
-    return PreviewSample(_centre_crop(pixels, size), mask, caption)
+    return PreviewSample(crop, mask, caption)
 
 
-def _locate(shards: list[ShardEntry], position: int) -> tuple[ShardEntry, int]:
-    """The shard that holds an image of the split, and its row there."""
-    for shard in shards:
-        if position < shard.num_images:
-            return shard, position
-        position -= shard.num_images
-    raise AssertionError("the position lies past the split's end")
-
-
-def _member(url: str, shard_name: str, record: np.void, member: str) -> bytes:
-    filesystem, path = open_filesystem(join_url(url, shard_name))
-    start, size = int(record[f"{member}_offset"]), int(record[f"{member}_size"])
-    data: bytes = filesystem.cat_file(path, start=start, end=start + size)
-    if zlib.crc32(data) != int(record[f"{member}_crc32"]):
-        raise ValueError(
-            f"{shard_name} is damaged: the {member} of sample "
-            f"{sample_key(record['image_number'])} does not match its checksum; fetch the shard "
-            "or pack the set again"
-        )
-    return data
-
-
-def _centre_crop(pixels: np.ndarray, size: int) -> np.ndarray:
-    height, width = pixels.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    square = pixels[top : top + side, left : left + side]
-    return (
-        square if side == size else cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA)
-    )
+def _centre_square(record: np.void) -> CropBox:
+    width, height = int(record["image_width"]), int(record["image_height"])
+    side = min(width, height)
+    return CropBox(x=(width - side) // 2, y=(height - side) // 2, side=side, flip=False)
 
 
 def _compose(samples: list[PreviewSample], fill_color: tuple[int, ...]) -> Image.Image:

@@ -90,10 +90,9 @@ def _with_retries(call: Callable[[], T], what: str) -> T:
         raise fault from error
 
 
-def read_bytes(url: str, start: int | None = None, stop: int | None = None) -> bytes:
-    """The whole file, or its bytes from `start` up to, but without, `stop`."""
+def read_bytes(url: str) -> bytes:
     filesystem, path = open_filesystem(url)
-    return _with_retries(lambda: filesystem.cat_file(path, start=start, end=stop), f"reading {url}")
+    return _with_retries(lambda: filesystem.cat_file(path), f"reading {url}")
 
 
 def write_bytes(url: str, data: bytes | memoryview) -> None:

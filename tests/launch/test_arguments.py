@@ -39,6 +39,19 @@ def test_a_word_stays_a_word_and_may_be_empty() -> None:
     assert parse("--checkpoint.url=").checkpoint.url == ""
 
 
+def test_a_field_that_the_verb_does_not_read_is_refused_on_its_command_line() -> None:
+    def parse_pack(*arguments: str) -> Config:
+        parser = argparse.ArgumentParser()
+        return parse_with_config(parser, list(arguments), sections=("pack",))[1]
+
+    assert parse_pack("--config", "celeba", "--pack.seed", "7").pack.seed == 7
+    for arguments in (["--seed", "7"], ["--data.shards", "x"]):
+        with pytest.raises(ValueError, match="changes nothing here; fields of: pack"):
+            parse_pack(*arguments)
+    with pytest.raises(ValueError, match=r"did you mean pack\?"):
+        parse_pack("--pakc.seed", "7")
+
+
 def test_an_empty_section_of_a_preset_takes_overrides(tmp_path: Path) -> None:
     preset = tmp_path / "preset.yaml"
     preset.write_text("train:\n")

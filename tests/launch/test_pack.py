@@ -1,3 +1,4 @@
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -6,6 +7,7 @@ import pytest
 from PIL import Image
 
 from launch import pack, preview, samples
+from launch.command import EXIT_IO
 from shards.manifest import load_manifest
 from tests.shards.pictures import pack_small_set, picture, write_class_folders
 
@@ -66,6 +68,31 @@ def test_overwrite_replaces_the_set(tmp_path, source):
     with pytest.raises(ValueError, match="--overwrite"):
         pack.main(arguments)
     assert pack.main([*arguments, "--overwrite", "--threads", "1"]) == 0
+
+
+def test_a_disk_that_fills_up_in_the_middle_leaves_no_set_and_is_named_in_one_line(tmp_path):
+    source = tmp_path / "source"
+    write_class_folders(source / "train", classes=1, images_per_class=2)
+    write_class_folders(source / "val", classes=1, images_per_class=40)
+    finished = tmp_path / "finished"
+    assert pack.main([str(source), str(finished), *SMALL]) == 0
+    train, val = ((finished / f"{split}-000000.tar").stat().st_size for split in ("train", "val"))
+    assert train < val
+    room = (train + val) // 2  # for the training shard, not for that of validation
+
+    destination = tmp_path / "set"
+    result = subprocess.run(
+        [sys.executable, ROOT / "launch" / "pack.py", source, destination, *SMALL],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room)),
+    )
+    assert result.returncode == EXIT_IO
+    assert len(result.stderr.splitlines()) == 1
+    assert f"{destination} cannot be written: " in result.stderr
+    assert "File too large; no set was left there" in result.stderr
+    assert list(destination.iterdir()) == []
 
 
 def test_a_fault_of_the_recipe_is_reported_by_its_field(tmp_path, source):

@@ -62,7 +62,10 @@ def test_a_run_killed_in_the_middle_ends_in_the_bits_of_one_that_was_not(
     presets = {
         name: write_preset(
             tmp_path / f"{name}.yaml",
-            small_mapping(shards, folder, schedule=schedule, checkpoint=checkpoint),
+            # Wide enough that a step takes a while: the kill must come before the next checkpoint.
+            small_mapping(
+                shards, folder, schedule=schedule, checkpoint=checkpoint, completion={"width": 64}
+            ),
         )
         for name, folder in folders.items()
     }
@@ -80,6 +83,7 @@ def test_a_run_killed_in_the_middle_ends_in_the_bits_of_one_that_was_not(
                 log,
             )
             kill(process)
+        assert max(committed_steps(str(checkpoints))) <= reached + 2, "killed elsewhere than meant"
     assert run(train_command(2, presets["killed"]), log) == 0, log.read_text()
     assert_identical(final_tensors(folders["whole"], 18), final_tensors(folders["killed"], 18))
     lines = (folders["killed"] / "metrics.jsonl").read_text().splitlines()

@@ -5,6 +5,7 @@ import cv2
 import numpy as np
 import pytest
 import simplejpeg
+import tifffile
 from PIL import Image, ImageOps
 
 from shards.conversion import UnusableImage, convert_image
@@ -119,30 +120,11 @@ def test_a_ppm_is_scaled_from_the_largest_value_that_it_names(tmp_path, kind, la
     assert distance(stored, reference(pixels, 64, 48).reshape(48, 64, -1)) < 4
 
 
-def test_a_planar_tiff_of_sixteen_bits_is_scaled_to_eight(tmp_path):
-    plane = picture()[..., 0]
-    deep = (plane.astype("<u2") * 257).tobytes()
-    (tmp_path / "a.tif").write_bytes(planar_tiff([deep, deep, deep], 96, 72))
-    image, stored = convert(tmp_path / "a.tif")
-    assert image.conversions == ("16-bit to 8-bit",)
-    assert distance(stored[..., 1], reference(plane, 64, 48)) < 4
-
-
-def planar_tiff(planes, width, height):
-    """RGB of 16 bits a channel, one uncompressed strip for each plane."""
-    tags = {256: width, 257: height, 259: 1, 262: 2, 277: 3, 278: height, 284: 2}
-    first = 8 + 2 + 12 * (len(tags) + 3) + 4
-    places = {258: first, 273: first + 6, 279: first + 18}
-    start = first + 30
-    values = struct.pack("<3H", 16, 16, 16)
-    values += struct.pack("<3I", *(start + number * len(planes[0]) for number in range(3)))
-    values += struct.pack("<3I", *map(len, planes))
-    entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items()]
-    kinds = {258: 3, 273: 4, 279: 4}
-    entries += [struct.pack("<HHII", tag, kinds[tag], 3, place) for tag, place in places.items()]
-    entries.sort(key=lambda entry: struct.unpack("<H", entry[:2]))
-    directory = struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
-    return b"II*\0" + struct.pack("<I", 8) + directory + values + b"".join(planes)
+def test_deep_colour_planes_are_refused_rather_than_scrambled(tmp_path):
+    planes = np.zeros((3, 72, 96), np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", planes, photometric="rgb", planarconfig="separate")
+    with pytest.raises(UnusableImage, match="more than 8 bits in separate colour planes"):
+        convert_image(tmp_path / "a.tif", "train", RECIPE)
 
 
 def test_a_bitmap_of_sixteen_bits_a_pixel_has_less_than_eight_a_channel(tmp_path):

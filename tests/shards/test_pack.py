@@ -232,6 +232,39 @@ def test_overwriting_leaves_nothing_of_the_old_set_and_touches_nothing_else(tmp_
     assert contents(url) == {**contents(tmp_path / "fresh"), "notes.txt": b"mine"}
 
 
+@pytest.mark.parametrize("emptied", ["train", "val"])
+def test_a_source_with_an_empty_split_is_refused_before_the_old_set_is_removed(tmp_path, emptied):
+    url = pack_small_set(tmp_path)
+    before = contents(url)
+    for split in ("train", "val"):
+        write_class_folders(tmp_path / "source" / split, 2, images_per_class=2)
+    for path in (tmp_path / "source" / emptied).rglob("*.jpg"):
+        path.unlink()
+    with pytest.raises(ValueError, match=f"no image is listed for the split '{emptied}'; add"):
+        pack_images(tmp_path / "source", url, RECIPE, overwrite=True)
+    assert contents(url) == before
+
+
+def test_a_source_without_a_usable_image_leaves_the_old_set(tmp_path, source):
+    url = pack_small_set(tmp_path)
+    before = contents(url)
+    recipe = small_recipe(crop_size=128, short_side=128)
+    with pytest.raises(ValueError, match="18 too small"):
+        pack_images(source, url, recipe, overwrite=True)
+    assert contents(url) == before
+
+
+def test_overwriting_that_is_interrupted_leaves_neither_set(tmp_path, source):
+    url = pack_small_set(tmp_path)
+
+    def interrupt(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pack_images(source, url, RECIPE, overwrite=True, progress=interrupt)
+    assert os.listdir(url) == []
+
+
 def test_shards_without_a_manifest_are_not_overwritten_unasked(tmp_path, source):
     url = Path(pack_small_set(tmp_path))
     (url / MANIFEST_NAME).unlink()

@@ -1,10 +1,14 @@
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from webdataset import WebDataset
 
+from shards.dataset import ShardSet
 from shards.manifest import load_manifest
 from shards.preview import draw_preview, read_samples
+from shards.storage import remove_tree, upload_file
 from tests.shards.pictures import pack_small_set
 
 
@@ -14,7 +18,7 @@ def url(tmp_path_factory):
 
 
 def samples_of(url, split="train", count=4):
-    return read_samples(url, load_manifest(url), split, count)
+    return read_samples(ShardSet(url, split), count)
 
 
 def test_samples_are_crops_with_their_masks(url):
@@ -73,7 +77,7 @@ def test_a_flipped_bit_is_refused_by_name(tmp_path):
     data[900] ^= 1
     path.write_bytes(data)
     with pytest.raises(
-        ValueError, match=r"train-000000\.tar is damaged: the image of sample 00000000"
+        ValueError, match=r"00000000\.jpg in .*train-000000\.tar is damaged: its checksum"
     ):
         draw_preview(url, count=1)
 
@@ -81,3 +85,25 @@ def test_a_flipped_bit_is_refused_by_name(tmp_path):
 def test_a_missing_set_is_reported(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no packed set"):
         draw_preview(str(tmp_path))
+
+
+def test_the_caption_and_the_mask_are_those_of_the_stored_description(url):
+    manifest = load_manifest(url)
+    urls = [f"{url}/{shard.name}" for shard in manifest.splits["train"]]
+    stored = {sample["__key__"]: sample for sample in WebDataset(urls, shardshuffle=False)}
+    for row, sample in enumerate(samples_of(url)):
+        description = json.loads(stored[sample.caption[:8]]["json"])
+        assert f"mask {row % 2}, {description['class']}:" in sample.caption
+        mask = np.zeros((32, 32), bool)
+        for x, y, width, height in description["masks"][row % 2]["completion"]:
+            mask[y : y + height, x : x + width] = True
+        assert np.array_equal(sample.mask, mask)
+
+
+def test_a_set_in_an_object_store_is_drawn_like_the_local_one(url, tmp_path):
+    remote = f"memory://{tmp_path.name}/set"
+    for path in Path(url).iterdir():
+        upload_file(path, f"{remote}/{path.name}")
+    drawn = draw_preview(remote)
+    remove_tree(f"memory://{tmp_path.name}")
+    assert np.array_equal(np.asarray(drawn), np.asarray(draw_preview(url)))

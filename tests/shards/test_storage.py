@@ -264,8 +264,3 @@ def test_a_local_folder_may_be_named_like_a_pattern(tmp_path):
     storage.write_bytes(f"{tmp_path}/run[1]/key", b"content")
     storage.remove_tree(f"{tmp_path}/run[1]")
     assert storage.list_names(str(tmp_path)) == ["run1"]
-
-
-def test_a_part_of_a_file_is_read(url):
-    storage.write_bytes(storage.join_url(url, "name"), b"0123456789")
-    assert storage.read_bytes(storage.join_url(url, "name"), 2, 5) == b"234"

@@ -4,19 +4,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shards import photographs
+from shards import sample_photographs
 from shards.manifest import load_manifest
 from shards.pack import pack_images
-from shards.photographs import (
+from shards.recipe import MaskRecipe, PackRecipe
+from shards.sample_photographs import (
     CREDITS_NAME,
-    PHOTOGRAPHS,
+    SAMPLE_PHOTOGRAPHS,
     available_photographs,
     cut_tiles,
-    read_photograph,
+    read_sample_photograph,
     tile_pixels,
     write_samples,
 )
-from shards.recipe import MaskRecipe, PackRecipe
 from shards.sources import is_ignored
 
 
@@ -33,7 +33,7 @@ def files_of(folder, split):
 
 @pytest.mark.parametrize("photograph", available_photographs(), ids=lambda photo: photo.name)
 def test_no_pixel_is_in_both_splits(photograph):
-    pixels = read_photograph(photograph)
+    pixels = read_sample_photograph(photograph)
     covered = {split: np.zeros(pixels.shape[:2], bool) for split in ("train", "val")}
     for tile in cut_tiles(photograph, pixels):
         tile_pixels(tile, covered[tile.split])[:] = True
@@ -43,8 +43,8 @@ def test_no_pixel_is_in_both_splits(photograph):
 
 
 def test_the_written_tiles_are_where_their_names_say(folder):
-    originals = {photo.name: read_photograph(photo) for photo in available_photographs()}
-    strips = {photo.name: photo.val_strip for photo in PHOTOGRAPHS}
+    originals = {photo.name: read_sample_photograph(photo) for photo in available_photographs()}
+    strips = {photo.name: photo.val_strip for photo in SAMPLE_PHOTOGRAPHS}
     for split in ("train", "val"):
         for path in files_of(folder, split):
             name, x, y, side = path.stem.rsplit("-", 3)
@@ -87,9 +87,9 @@ def test_the_samples_can_be_packed(folder, tmp_path):
 
 
 def test_it_works_without_scikit_learn(tmp_path, monkeypatch):
-    find = photographs.importlib.util.find_spec
+    find = sample_photographs.importlib.util.find_spec
     monkeypatch.setattr(
-        photographs.importlib.util,
+        sample_photographs.importlib.util,
         "find_spec",
         lambda name: None if name == "sklearn" else find(name),
     )
@@ -109,13 +109,13 @@ def test_photographs_of_scikit_learn_are_read_from_its_folder(tmp_path, monkeypa
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "sklearn", raising=False)
     assert {photo.name for photo in available_photographs()} >= {"china", "flower"}
-    assert read_photograph(PHOTOGRAPHS[-1]).shape == (427, 640, 3)
+    assert read_sample_photograph(SAMPLE_PHOTOGRAPHS[-1]).shape == (427, 640, 3)
 
 
 @pytest.fixture
 def one_photograph(monkeypatch):
     """Chelsea alone: what is asked of the folder does not depend on how many there are."""
-    monkeypatch.setattr(photographs, "PHOTOGRAPHS", PHOTOGRAPHS[1:2])
+    monkeypatch.setattr(sample_photographs, "SAMPLE_PHOTOGRAPHS", SAMPLE_PHOTOGRAPHS[1:2])
 
 
 def test_an_earlier_set_of_samples_is_replaced(tmp_path, one_photograph):

@@ -30,7 +30,7 @@ _TILE_NAME = re.compile(r"(train|val)/([a-z]+)/\2-\d+-\d+-\d+\.png")
 
 
 @dataclass(frozen=True)
-class Photograph:
+class SamplePhotograph:
     name: str
     val_strip: tuple[int, int]  # columns [first, last) that are for validation
     credit: str  # author, licence, origin
@@ -38,23 +38,25 @@ class Photograph:
     file: str = ""  # inside the package; empty: a function of skimage.data
 
 
-PHOTOGRAPHS = (
-    Photograph(
+SAMPLE_PHOTOGRAPHS = (
+    SamplePhotograph(
         "astronaut",
         (320, 512),
         "Portrait of Eileen Collins, NASA, no known copyright restrictions (public domain), "
         "https://flic.kr/p/r9qvLn",
     ),
-    Photograph("chelsea", (271, 451), "Chelsea the cat, by Stefan van der Walt, CC0"),
-    Photograph("coffee", (400, 600), "Coffee at Pikolo Espresso Bar, by Rachel Michetti, CC0"),
-    Photograph(
+    SamplePhotograph("chelsea", (271, 451), "Chelsea the cat, by Stefan van der Walt, CC0"),
+    SamplePhotograph(
+        "coffee", (400, 600), "Coffee at Pikolo Espresso Bar, by Rachel Michetti, CC0"
+    ),
+    SamplePhotograph(
         "rocket",
         (470, 640),
         "Falcon 9 with DSCOVR, by SpaceX, released into the public domain, "
         "https://www.flickr.com/photos/spacexphotos/16511594820/",
     ),
-    Photograph("brick", (330, 512), "Brick wall, CC0Textures (Bricks25), CC0"),
-    Photograph(
+    SamplePhotograph("brick", (330, 512), "Brick wall, CC0Textures (Bricks25), CC0"),
+    SamplePhotograph(
         "china",
         (220, 400),
         "china.jpg, by danielbuechele, CC BY 2.0 "
@@ -63,7 +65,7 @@ PHOTOGRAPHS = (
         package="sklearn",
         file="datasets/images/china.jpg",
     ),
-    Photograph(
+    SamplePhotograph(
         "flower",
         (310, 500),
         "flower.jpg, by vultilion, CC BY 2.0 "
@@ -85,11 +87,13 @@ class Tile:
     side: int
 
 
-def available_photographs() -> list[Photograph]:
-    return [photo for photo in PHOTOGRAPHS if not photo.file or _package_file(photo) is not None]
+def available_photographs() -> list[SamplePhotograph]:
+    return [
+        photo for photo in SAMPLE_PHOTOGRAPHS if not photo.file or _package_file(photo) is not None
+    ]
 
 
-def read_photograph(photograph: Photograph) -> np.ndarray:
+def read_sample_photograph(photograph: SamplePhotograph) -> np.ndarray:
     """RGB, uint8, (height, width, 3)."""
     if photograph.file:
         path = _package_file(photograph)
@@ -102,7 +106,7 @@ def read_photograph(photograph: Photograph) -> np.ndarray:
     return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
 
 
-def cut_tiles(photograph: Photograph, pixels: np.ndarray) -> list[Tile]:
+def cut_tiles(photograph: SamplePhotograph, pixels: np.ndarray) -> list[Tile]:
     """Tiles with something to see. Each lies wholly in the strip ("val") or outside ("train")."""
     first, last = photograph.val_strip
     height, width = pixels.shape[:2]
@@ -133,7 +137,7 @@ def write_samples(destination: Path) -> dict[str, int]:
     counts = {"train": 0, "val": 0}
     photographs = available_photographs()
     for photograph in photographs:
-        pixels = read_photograph(photograph)
+        pixels = read_sample_photograph(photograph)
         for tile in cut_tiles(photograph, pixels):
             folder = destination / tile.split / photograph.name
             folder.mkdir(parents=True, exist_ok=True)
@@ -145,7 +149,7 @@ def write_samples(destination: Path) -> dict[str, int]:
     return counts
 
 
-def _package_file(photograph: Photograph) -> Path | None:
+def _package_file(photograph: SamplePhotograph) -> Path | None:
     """The file in its package, which is found but not imported; None where it is missing."""
     spec = importlib.util.find_spec(photograph.package)
     for folder in (spec.submodule_search_locations or []) if spec else []:
