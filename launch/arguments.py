@@ -50,7 +50,7 @@ def parse_with_config(
         if path.split(".")[0] in config_mapping(Config()) and not _concerns(path, sections):
             raise ValueError(f"--{path} changes nothing here; fields of: {', '.join(sections)}")
         _replace(mapping, path, value)
-    config = parse_config(mapping)
+    config = parse_config(mapping, sections)
     if options.print_config:
         print(yaml.safe_dump(config_mapping(config), sort_keys=False), end="")
         sys.exit(0)

@@ -149,11 +149,18 @@ class Config:
         return self.pack.crop_size
 
 
-def parse_config(mapping: Mapping[str, Any]) -> Config:
-    """Raises ValueError with one line per fault: unknown keys, wrong types, values out of range."""
+def parse_config(mapping: Mapping[str, Any], sections: tuple[str, ...] = ()) -> Config:
+    """Raises ValueError with one line per fault: unknown keys, wrong types, values out of range.
+
+    Values out of range are looked for in `sections` only, if any are named: packing does not ask
+    whether a discriminator would fit.
+    """
     faults = _unknown_keys(mapping, Config, "")
     config, type_faults = _typed(mapping)
-    faults += type_faults + config_faults(config)
+    faults += type_faults
+    faults += [
+        fault for fault in config_faults(config) if not sections or fault.split(".")[0] in sections
+    ]
     if faults:
         raise ValueError("the configuration cannot be used:\n  " + "\n  ".join(faults))
     return config

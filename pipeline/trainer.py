@@ -175,9 +175,9 @@ class Run:
         self._require_finite(step)
         self.record.flush()
         if self.checkpoints is not None and self.telemetry is not None:
+            self.telemetry.flush()  # first: a checkpoint must not outlive the metrics before it
             facts = state_facts(self.config, self.manifest, self.worker, step)
             self.checkpoints.save(step, self.state.tensors(), facts)
-            self.telemetry.flush()
 
     def _network_to_look_at(self) -> nn.Module:
         """A copy with re-estimated batch norm; looking at it leaves the training as it is."""

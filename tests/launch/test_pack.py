@@ -15,7 +15,6 @@ ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
     "--pack.crop-size=32", "--pack.short-side=48", "--pack.masks.side-min=8",
     "--pack.masks.side-max=16", "--pack.validation-fraction=0.25",
-    "--data.short-side-min=32", "--data.short-side-max=48", "--discriminator.local-size=16",
 ]  # fmt: skip
 
 

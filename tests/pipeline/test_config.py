@@ -62,6 +62,15 @@ def test_all_faults_are_reported_at_once() -> None:
         assert part in message
 
 
+def test_out_of_range_is_looked_for_only_in_the_sections_that_matter() -> None:
+    smaller = {"pack": {"crop_size": 32, "masks": {"side_min": 8, "side_max": 16}}}
+    with pytest.raises(ValueError, match=r"discriminator\.local_size"):
+        parse_config(smaller)
+    assert parse_config(smaller, sections=("pack",)).pack.crop_size == 32
+    with pytest.raises(ValueError, match=r"pack\.crop_size is 30"):
+        parse_config({"pack": {"crop_size": 30}}, sections=("pack",))
+
+
 def test_a_section_that_is_no_mapping_is_a_fault() -> None:
     with pytest.raises(ValueError, match="data is 3"):
         parse_config({"data": 3})
