@@ -35,7 +35,8 @@ def draw_curves(records: list[dict[str, Any]]) -> bytes:
             axis.set_yscale("log")
         axis.set_title(title, fontsize=10, loc="left")
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=8, loc="upper right")
+        axis.legend(fontsize=8, loc="best")
+    _name_phases(axes[0], records)
     axes[-1].set_xlabel("step")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
@@ -43,9 +44,22 @@ def draw_curves(records: list[dict[str, Any]]) -> bytes:
 
 
 def _shade_phases(axis: Any, records: list[dict[str, Any]]) -> None:
-    start = 0
-    for phase, color in _PHASE_COLORS.items():
+    for phase, start, end in _phases(records):
+        axis.axvspan(start, end, color=_PHASE_COLORS[phase], zorder=0)
+
+
+def _name_phases(axis: Any, records: list[dict[str, Any]]) -> None:
+    """Above the first panel, on the right of its title."""
+    names = "  |  ".join(f"{phase} to {end}" for phase, _, end in _phases(records))
+    axis.set_title(names, fontsize=9, loc="right", color="#555555")
+
+
+def _phases(records: list[dict[str, Any]]) -> list[tuple[str, int, int]]:
+    """(phase, first step, last step) of those that the records show."""
+    phases, start = [], 0
+    for phase in _PHASE_COLORS:
         steps = [record["step"] for record in records if record.get("phase") == phase]
         if steps:
-            axis.axvspan(start, max(steps), color=color, zorder=0)
+            phases.append((phase, start, max(steps)))
             start = max(steps)
+    return phases

@@ -13,7 +13,7 @@ from skimage.metrics import structural_similarity
 FIGURES: dict[str, tuple[str, int]] = {
     "hole_mse": ("MSE in the hole", 5),
     "hole_l1_percent": ("L1 in the hole, %", 3),
-    "mse_masked_over_image": ("masked MSE over the image", 6),
+    "mse_masked_over_image": ("masked MSE per image", 6),
     "psnr_db": ("PSNR, dB", 3),
     "hole_psnr_db": ("PSNR in the hole, dB", 3),
     "ssim": ("SSIM", 4),

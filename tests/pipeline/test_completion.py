@@ -5,7 +5,7 @@ import torch
 from skimage import data
 from torch import nn
 
-from pipeline import completing
+from pipeline import completion
 from pipeline.completion import CONTEXT_PX, Window, complete, predicted, windows_of
 from pipeline.config import CompletionConfig
 from pipeline.networks.completion import CompletionNetwork
@@ -39,7 +39,7 @@ def test_the_windows_give_what_the_whole_image_gives(
     mask = mask_of(703, 598, (333, 281, 38, 20), (690, 580, 13, 18), (0, 0, 9, 7))
     assert len(windows_of(np.pad(mask, ((0, 2), (0, 1))))) == 3
     in_windows = predicted(network, image, mask)
-    monkeypatch.setattr(completing, "windows_of", lambda mask: [Window(0, 0, *mask.shape)])
+    monkeypatch.setattr(completion, "windows_of", lambda mask: [Window(0, 0, *mask.shape)])
     at_once = predicted(network, image, mask)
     assert at_once[mask].std() > 0.05
     np.testing.assert_allclose(in_windows, at_once, atol=1e-4)
@@ -50,7 +50,7 @@ def test_less_context_than_the_receptive_field_would_change_the_result(
 ) -> None:
     image, mask = photograph(600, 400), mask_of(600, 400, (290, 190, 24, 24))
     expected = predicted(network, image, mask)
-    monkeypatch.setattr(completing, "CONTEXT_PX", CONTEXT_PX - 16)
+    monkeypatch.setattr(completion, "CONTEXT_PX", CONTEXT_PX - 16)
     assert np.abs(predicted(network, image, mask) - expected).max() > 1e-3
 
 
