@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,8 +58,11 @@ def train(config: Config, worker: Worker, console: Console | None = None) -> Out
             step = run.train_from(start, stop)
             finished = step >= schedule.total
             evaluation = run.finish(step) if finished else None
-        finally:
-            run.close()
+        except BaseException:
+            with suppress(Exception):  # most likely more of the same; the first fault is to be told
+                run.close()
+            raise
+        run.close()
     return Outcome(step, finished, evaluation)
 
 
