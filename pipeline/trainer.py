@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
 from rich.console import Console
 from torch import nn
 
-from pipeline.checkpoint import CheckpointWriter
-from pipeline.config import Config, config_mapping
+from pipeline.config import Config
 from pipeline.curves import draw_curves
 from pipeline.evaluation import Evaluation, evaluate_network, recalibrate
 from pipeline.export import EXPORT_FOLDER, save_completion_network
 from pipeline.feed import DeviceFeed
 from pipeline.figures import RunningFigures
 from pipeline.preemption import StopRequest
+from pipeline.run_files import RunFiles
 from pipeline.sample_record import SampleRecord
 from pipeline.schedule import Phase, Schedule, resolve_schedule
 from pipeline.sheets import validation_sheet
 from pipeline.state import RunState, resume_, state_facts
 from pipeline.step import TrainingStep
-from pipeline.telemetry import Telemetry, read_metrics
+from pipeline.telemetry import read_metrics
 from pipeline.workers import Worker
 from shards.manifest import Manifest, load_manifest
 from shards.reader import ReaderSpec, ShardReader
-from shards.storage import join_url, write_bytes
+from shards.storage import join_url
 
 
 @dataclass(frozen=True)
@@ -81,25 +81,7 @@ class Run:
         )  # fmt: skip
         self.figures = RunningFigures(worker, config.train.batch_size)
         self.record = SampleRecord(config, worker.rank, start)
-        self.telemetry: Telemetry | None = None
-        self.checkpoints: CheckpointWriter | None = None
-        worker.on_main(lambda: self._open_files(start, console))
-
-    def _open_files(self, start: int, console: Console) -> None:
-        """For rank 0 alone."""
-        config, folder = self.config, self.config.run_folder
-        self.checkpoints = CheckpointWriter(
-            config.checkpoint_url, config.checkpoint.keep, announce=self.say
-        )
-        self.checkpoints.probe()
-        text = yaml.safe_dump(config_mapping(config), sort_keys=False)
-        write_bytes(join_url(folder, "config.yaml"), text.encode())
-        self.telemetry = Telemetry(
-            folder, start_step=start, total_steps=self.schedule.total,
-            tensorboard=config.log.tensorboard, console=console,
-        )  # fmt: skip
-        if start:
-            self.say(f"resuming at step {start} of {self.schedule.total}")
+        self.files = worker.on_main(lambda: RunFiles(config, schedule, start, console))
 
     def train_from(self, step: int, stop: StopRequest) -> int:
         """Trains until the schedule or a signal ends it; returns the number of steps made."""
@@ -135,8 +117,8 @@ class Run:
         phase_ends = last or self.schedule.phase(step) is not phase
         if step % config.log.every_steps == 0 or phase_ends:
             self._log(step, phase)
-        if self.telemetry is not None:
-            self.telemetry.advance(step)
+        if self.files is not None:
+            self.files.telemetry.advance(step)
         if step % config.checkpoint.every_steps == 0 or last or stopping:
             self._save(step)
         if not stopping and not last:
@@ -158,29 +140,23 @@ class Run:
     def _log(self, step: int, phase: Phase) -> None:
         self._require_finite(step)
         values = self.figures.reduce()
-        if self.telemetry is not None:
-            self.telemetry.record(step, phase.value, values)
+        self._on_main(lambda files: files.telemetry.record(step, phase.value, values))
 
     def _require_finite(self, step: int) -> None:
-        if self.figures.finite():
-            return
-        self.worker.on_main(lambda: self._tell_not_finite(step))
-
-    def _tell_not_finite(self, step: int) -> None:
-        raise RuntimeError(
-            f"a loss or a gradient was no longer finite at step {step} or shortly before; nothing "
-            "was saved since. Start under another --name with lower learning rates, or with "
-            "--train.precision fp32"
-        )
+        if not self.figures.finite():
+            self._on_main(lambda files: _tell_not_finite(step))
 
     def _save(self, step: int) -> None:
         """Takes a copy on rank 0, which writes it in the background."""
         self._require_finite(step)
         self.record.flush()
-        if self.checkpoints is not None and self.telemetry is not None:
-            self.telemetry.flush()  # first: a checkpoint must not outlive the metrics before it
+
+        def save(files: RunFiles) -> None:
+            files.telemetry.flush()  # first: a checkpoint must not outlive the metrics before it
             facts = state_facts(self.config, self.manifest, self.worker, step)
-            self.checkpoints.save(step, self.state.tensors(), facts)
+            files.checkpoints.save(step, self.state.tensors(), facts)
+
+        self._on_main(save)
 
     def _network_to_look_at(self) -> nn.Module:
         """A copy with re-estimated batch norm; looking at it leaves the training as it is."""
@@ -188,59 +164,57 @@ class Run:
         return recalibrate(weights, self.config, self.worker)
 
     def _draw_sheet(self, network: nn.Module, step: int) -> None:
-        if self.telemetry is None:
-            return
-        picture, png = validation_sheet(
-            network, self.config.data.shards, count=self.config.log.sheet_images,
-            device=self.worker.device, caption=f"{self.config.name}, step {step}",
-            cache=self.config.data.cache,
-        )  # fmt: skip
-        write_bytes(join_url(self.config.run_folder, "sheets", f"step-{step:09d}.png"), png)
-        self.telemetry.picture("validation", step, picture)
+        def draw(files: RunFiles) -> None:
+            picture, png = validation_sheet(
+                network, self.config.data.shards, count=self.config.log.sheet_images,
+                device=self.worker.device, caption=f"{self.config.name}, step {step}",
+                cache=self.config.data.cache,
+            )  # fmt: skip
+            files.write(f"sheets/step-{step:09d}.png", png)
+            files.telemetry.picture("validation", step, picture)
+
+        self._on_main(draw)
 
     def _evaluate(
         self, network: nn.Module, step: int, phase: Phase, *, baselines: bool
     ) -> Evaluation:
         evaluation = evaluate_network(network, self.config, self.worker, baselines=baselines)
-        if self.telemetry is not None:
-            figures = evaluation.methods["glcic"]
-            self.telemetry.record(
-                step, phase.value, {f"evaluation_{name}": v for name, v in figures.items()}
-            )
+        figures = {f"evaluation_{name}": v for name, v in evaluation.methods["glcic"].items()}
+        self._on_main(lambda files: files.telemetry.record(step, phase.value, figures))
         return evaluation
 
     def finish(self, step: int) -> Evaluation:
         """The last sheet, the evaluation, the exported network and the curves."""
-        if self.checkpoints is not None:
-            self.checkpoints.wait()
+        self._on_main(lambda files: files.checkpoints.wait())
         network = self._network_to_look_at()
         self._draw_sheet(network, step)
         evaluation = self._evaluate(network, step, self.schedule.phase(step), baselines=True)
-        if self.telemetry is not None:
-            folder = self.config.run_folder
-            facts: dict[str, Any] = {"evaluation": evaluation.methods["glcic"]}
-            facts["data_fingerprint"] = self.manifest.fingerprint
-            facts["weights"] = self.config.evaluation.weights
-            save_completion_network(
-                join_url(folder, EXPORT_FOLDER), network, self.config.completion, step, facts
-            )
-            write_bytes(join_url(folder, "evaluation.json"), evaluation.to_json().encode())
-            self.telemetry.flush()
-            write_bytes(join_url(folder, "curves.png"), draw_curves(read_metrics(folder)))
+
+        def write(files: RunFiles) -> None:
+            facts: dict[str, Any] = {
+                "weights": self.config.evaluation.weights,
+                "data_fingerprint": self.manifest.fingerprint,
+                "evaluation": evaluation.methods["glcic"],
+            }
+            url = join_url(files.folder, EXPORT_FOLDER)
+            save_completion_network(url, network, self.config.completion, step, facts)
+            files.write("evaluation.json", evaluation.to_json().encode())
+            files.telemetry.flush()
+            files.write("curves.png", draw_curves(read_metrics(files.folder)))
+
+        self._on_main(write)
         return evaluation
 
-    def say(self, message: str) -> None:
-        if self.telemetry is not None:
-            self.telemetry.say(message)
-
     def close(self) -> None:
-        """On the way out, whatever happened, the checkpoint first. Not collective."""
-        with ExitStack() as closing:  # in the reverse of this order, each even if one fails
+        """On the way out, whatever happened. Not collective."""
+        with ExitStack() as closing:
             closing.callback(self.record.flush)
-            if self.telemetry is not None:
-                closing.callback(self.telemetry.close)
-            if self.checkpoints is not None:
-                closing.callback(self.checkpoints.close)
+            if self.files is not None:
+                closing.callback(self.files.close)
+
+    def _on_main(self, call: Callable[[RunFiles], None]) -> None:
+        """On rank 0 alone; if it fails there, every rank ends."""
+        self.worker.on_main(lambda: call(self.files) if self.files is not None else None)
 
 
 def reader_spec(config: Config, worker: Worker) -> ReaderSpec:
@@ -257,3 +231,11 @@ def reader_spec(config: Config, worker: Worker) -> ReaderSpec:
 
 def _is_due(step: int, every_steps: int) -> bool:
     return every_steps > 0 and step % every_steps == 0
+
+
+def _tell_not_finite(step: int) -> None:
+    raise RuntimeError(
+        f"a loss or a gradient was no longer finite at step {step} or shortly before; nothing was "
+        "saved since. Start under another --name with lower learning rates, or with "
+        "--train.precision fp32"
+    )

@@ -102,18 +102,20 @@ def test_an_unwritable_checkpoint_destination_is_refused_before_training(
     assert_refused(result, "cannot be written")
 
 
+@pytest.mark.dist
 @pytest.mark.slow
-def test_a_destination_that_fills_up_stops_the_run_with_one_message(
+def test_a_destination_that_fills_up_stops_all_ranks_with_one_message(
     tmp_path: Path, shards: Path
 ) -> None:
     """A limit on the size of a file stands in for a full disk: the same call fails."""
-    mapping = small_mapping(str(shards), tmp_path / "run")
-    preset = write_preset(tmp_path / "preset.yaml", mapping)
-    limited = f"ulimit -f 300; exec {sys.executable} launch/train.py --config {preset}"  # 300 kB
-    result = subprocess.run(
-        ["bash", "-c", limited], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
-    assert_refused(result, "a checkpoint could not be written to", "File too large")
+    preset = write_preset(tmp_path / "preset.yaml", small_mapping(str(shards), tmp_path / "run"))
+    launcher = " ".join(torchrun_command(2, "launch/train.py", "--config", str(preset)))
+    log = tmp_path / "log"
+    assert run(["bash", "-c", f"ulimit -f 300; exec {launcher}"], log) != 0  # 300 kB
+    told = [line for line in log.read_text().splitlines() if line.startswith("glcic train")]
+    assert len(told) == 1, log.read_text()
+    assert "a checkpoint could not be written to" in told[0]
+    assert "File too large" in told[0]
     assert not list((tmp_path / "run" / "checkpoints").glob("*/COMMITTED"))
 
 
