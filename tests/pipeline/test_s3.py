@@ -77,8 +77,6 @@ def pack_arguments(source: Path, destination: str) -> list[str]:
     recipe = {"crop_size": 32, "short_side": 48, "images_per_shard": 7, "validation_fraction": 0.25}
     recipe |= {"masks.side_min": 8, "masks.side_max": 16}
     options = [word for name, value in recipe.items() for word in (f"--pack.{name}", str(value))]
-    # The defaults of the training do not go with crops as small as these.
-    options += ["--discriminator.local_size", "16", "--data.short_side_min", "32"]
     return ["pack", str(source), destination, *options]
 
 
