@@ -12,7 +12,7 @@ quickstart: $(VENV)/.installed
 	$(BIN)/glcic samples data/samples
 	$(BIN)/glcic pack data/samples data/quickstart --config quickstart --overwrite
 	$(BIN)/glcic preview data/quickstart --output runs/quickstart/preview.png
-	$(BIN)/torchrun --nproc_per_node=$(WORKERS) launch/train.py --config quickstart
+	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc_per_node=$(WORKERS) launch/train.py --config quickstart
 	$(BIN)/glcic complete $(PHOTOGRAPH) --hole 60,60,48,48 --longest-side 80 --blend --checkpoint runs/quickstart --output runs/quickstart/completed.png
 	@echo
 	@echo "Completed photographs:  runs/quickstart/sheets, one sheet every few hundred steps"
