@@ -1,0 +1,225 @@
+"""The loaders that are compared. Each is an iterator that yields how many images it just loaded.
+
+All deliver batches of uint8 RGB crops, with the samples' labels and holes, in a shuffled order;
+bare decoding delivers pixels only, and is the limit of the others.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+from shards.batches import BatchAssembler, ReaderSpec
+from shards.dataset import ShardSet
+from shards.manifest import load_manifest
+from shards.reader import ShardReader
+from shards.storage import join_url
+
+Batches = Generator[int, None, None]  # of the numbers of images
+
+_EPOCHS = 10_000  # more than any measurement reads
+_LAST_STEP = 1_000_000_000
+_SHUFFLE_BUFFER = 100  # samples, and shards, of webdataset
+
+
+@dataclass(frozen=True)
+class LoadCase:
+    """What is loaded: crops of `crop_size`, cut where the short side, drawn from [crop_size,
+    short_side_max], says. Equal sizes and no flip decode images of "val" without resampling."""
+
+    shards: str
+    split: str
+    crop_size: int
+    short_side_max: int
+    flip: bool
+    batch_size: int
+
+    @property
+    def resamples(self) -> bool:
+        return self.split != "val"
+
+    def spec(self, threads: int) -> ReaderSpec:
+        return ReaderSpec(
+            shards=self.shards,
+            split=self.split,
+            batch_size=self.batch_size,
+            rank=0,
+            world_size=1,
+            seed=0,
+            short_side_min=self.crop_size,
+            short_side_max=self.short_side_max,
+            horizontal_flip=self.flip,
+            decode_threads=threads,
+        )
+
+
+def measure_rate(
+    loader: Callable[[LoadCase], Batches],
+    case: LoadCase,
+    seconds: float,
+    busy_seconds: float = 0.0,
+) -> float:
+    """Images per second, while the consumer burns `busy_seconds` of Python on every batch."""
+    with closing(loader(case)) as batches:
+        _consume(batches, seconds / 4, busy_seconds)  # past the start, and what was read ahead
+        start = time.perf_counter()
+        images = _consume(batches, seconds, busy_seconds)
+        return images / (time.perf_counter() - start)
+
+
+def _consume(batches: Batches, seconds: float, busy_seconds: float) -> int:
+    images = 0
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or images == 0:
+        images += next(batches)
+        if busy_seconds:
+            _burn(busy_seconds)
+    return images
+
+
+def _burn(seconds: float) -> None:
+    """Computes in pure Python: the interpreter lock is held but for its forced releases."""
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+def bare_decoding(case: LoadCase) -> Batches:
+    """The stored JPEGs, whole, one after the other into the same memory."""
+    jpegs, buffer = _jpegs_and_buffer(case)
+    while True:
+        for jpeg in jpegs:
+            simplejpeg.decode_jpeg(jpeg, buffer=buffer)
+        yield len(jpegs)
+
+
+def bare_decoding_2_threads(case: LoadCase) -> Batches:
+    jpegs, buffer = _jpegs_and_buffer(case)
+
+    def decode(part: list[bytes], into: np.ndarray) -> None:
+        for jpeg in part:
+            simplejpeg.decode_jpeg(jpeg, buffer=into)
+
+    with ThreadPoolExecutor(2) as pool:
+        while True:
+            second = pool.submit(decode, jpegs[1::2], buffer.copy())
+            pool.submit(decode, jpegs[::2], buffer).result()
+            second.result()
+            yield len(jpegs)
+
+
+def _jpegs_and_buffer(case: LoadCase) -> tuple[list[bytes], np.ndarray]:
+    """Exactly one buffer's worth for the largest image."""
+    shards = ShardSet(case.shards, case.split)
+    jpegs = [
+        bytes(shards.image_bytes(shard, image))
+        for shard, records in enumerate(shards.records)
+        for image in range(len(records))
+    ]
+    pixels = max(
+        int(record["image_width"]) * int(record["image_height"])
+        for records in shards.records
+        for record in records
+    )
+    shards.close()
+    return jpegs, np.empty(pixels * 3, dtype=np.uint8)
+
+
+def batch_assembler(case: LoadCase) -> Batches:
+    """In this process, one decoding thread, into the memory of one batch."""
+    assembler = BatchAssembler(case.spec(threads=1))
+    arrays = assembler.layout.allocate()
+    try:
+        for step in range(_LAST_STEP):
+            assembler.assemble(step, arrays)
+            yield case.batch_size
+    finally:
+        assembler.close()
+
+
+def shard_reader(case: LoadCase) -> Batches:
+    yield from _shard_reader(case, threads=1)
+
+
+def shard_reader_2_threads(case: LoadCase) -> Batches:
+    yield from _shard_reader(case, threads=2)
+
+
+def _shard_reader(case: LoadCase, threads: int) -> Batches:
+    with ShardReader(case.spec(threads)) as reader:
+        reader.start(0, _LAST_STEP)
+        for batch in reader:
+            batch.release()
+            yield case.batch_size
+
+
+def webdataset_pil(case: LoadCase) -> Batches:
+    def pixels(image: Image.Image) -> np.ndarray:
+        if case.resamples:
+            x, y, side, flip = _random_box(case, *image.size)
+            image = image.resize(
+                (case.crop_size, case.crop_size),
+                Image.Resampling.BILINEAR,
+                box=(x, y, x + side, y + side),
+            )
+            if flip:
+                image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return np.asarray(image)
+
+    yield from _webdataset(case, "pil", pixels)
+
+
+def webdataset_simplejpeg(case: LoadCase) -> Batches:
+    import webdataset
+
+    def pixels(image: np.ndarray) -> np.ndarray:
+        if not case.resamples:
+            return image
+        x, y, side, flip = _random_box(case, image.shape[1], image.shape[0])
+        method = cv2.INTER_AREA if side > case.crop_size else cv2.INTER_CUBIC
+        region = image[y : y + side, x : x + side]
+        resized = cv2.resize(region, (case.crop_size, case.crop_size), interpolation=method)
+        return cv2.flip(resized, 1) if flip else resized
+
+    decoder = webdataset.handle_extension("jpg", simplejpeg.decode_jpeg)
+    yield from _webdataset(case, decoder, pixels)
+
+
+def _webdataset(case: LoadCase, decoder: Any, pixels: Callable[[Any], np.ndarray]) -> Batches:
+    """webdataset's usual pipeline: its own reading, shuffling, decoding and batching."""
+    import webdataset
+
+    entries = load_manifest(case.shards).splits[case.split]
+    urls = [join_url(case.shards, entry.name) for entry in entries]
+    dataset = (
+        # Repeated as a list: batches then run on over the ends of epochs, and none is cut short.
+        webdataset.WebDataset(urls * _EPOCHS, shardshuffle=_SHUFFLE_BUFFER)
+        .shuffle(_SHUFFLE_BUFFER)
+        .decode(decoder)
+        .to_tuple("jpg", "json")
+        .map_tuple(pixels, lambda description: description)
+        .batched(case.batch_size, partial=False)
+    )
+    shape = (case.batch_size, case.crop_size, case.crop_size, 3)
+    for images, _ in dataset:
+        assert np.shape(images) == shape, np.shape(images)
+        yield case.batch_size
+
+
+def _random_box(case: LoadCase, width: int, height: int) -> tuple[int, int, int, bool]:
+    """x, y, side and flip, distributed as `shards.crops.crop_box` draws them."""
+    short_side = min(width, height)
+    target = random.randint(case.crop_size, case.short_side_max)
+    side = min(short_side, max(1, round(case.crop_size * short_side / target)))
+    x, y = random.randint(0, width - side), random.randint(0, height - side)
+    return x, y, side, case.flip and random.random() < 0.5

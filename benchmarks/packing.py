@@ -1,0 +1,112 @@
+"""Packing speed: pack_images beside webdataset.ShardWriter with Pillow.
+
+    python -m benchmarks.packing [--source FOLDER] [--rounds 5]
+
+The same files to the same short side and JPEG quality, interleaved, with one and two threads or
+processes; and how near the stored images are to Pillow's bicubic resizing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from benchmarks.command import benchmark_parser, circumstances, command_line, source_label
+from benchmarks.inputs import SHIPPED_LABEL, benchmark_recipe, write_shipped_parts
+from benchmarks.packing_candidates import fidelity, pack_rate, webdataset_rate
+from benchmarks.report import print_result
+from benchmarks.result import Figure, Result, write_result
+from benchmarks.rounds import Measurement, Pair, figures_of, measure_in_rounds
+from shards.recipe import PackRecipe
+from shards.sources import plan_packing
+
+SPEED, FIDELITY = "speed", "fidelity"
+OURS, OURS_2 = "pack_images, 1 thread", "pack_images, 2 threads"
+PEER, PEER_2 = "ShardWriter with Pillow, 1 process", "ShardWriter with Pillow, 2 processes"
+PAIRS: tuple[Pair, ...] = ((OURS, PEER), (OURS_2, PEER_2), (OURS_2, OURS), (PEER_2, PEER))
+
+
+def measure_speed(source: Path, recipe: PackRecipe, repeat: int, rounds: int) -> list[Figure]:
+    console = Console(stderr=True)
+    with tempfile.TemporaryDirectory(prefix="glcic-benchmark-") as folder:
+        for number in range(repeat):
+            (Path(folder) / f"copy-{number}").symlink_to(source.resolve(), target_is_directory=True)
+        paths = [image.path for image in plan_packing(Path(folder), recipe).splits["train"]]
+        candidates: dict[str, Measurement] = {
+            OURS: partial(pack_rate, Path(folder), recipe, 1),
+            OURS_2: partial(pack_rate, Path(folder), recipe, 2),
+            PEER: partial(_peer_rate, paths, recipe, 1),
+            PEER_2: partial(_peer_rate, paths, recipe, 2),
+        }
+        measured = measure_in_rounds(candidates, rounds, console.print)
+    return figures_of(SPEED, "images/s", measured, PAIRS)
+
+
+def _peer_rate(paths: list[Path], recipe: PackRecipe, processes: int) -> float:
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        # Their start is no part of the measurement: a long job pays it once.
+        for started in [pool.submit(_import_webdataset) for _ in range(processes)]:
+            started.result()
+        return webdataset_rate(pool.submit, paths, recipe, processes)
+
+
+def _import_webdataset() -> None:
+    import webdataset  # noqa: F401
+
+    time.sleep(0.5)  # long enough for the other process to take the other call
+
+
+def measure_fidelity(source: Path, recipe: PackRecipe) -> list[Figure]:
+    """The median and the 5th percentile over the images; `runs` holds that one value."""
+    paths = [image.path for image in plan_packing(source, recipe).splits["train"]]
+    figures = []
+    for name, decibels in fidelity(paths, recipe).items():
+        for statistic, percentile in (("median", 50), ("5th percentile", 5)):
+            value = float(np.percentile(decibels, percentile))
+            figures.append(Figure.of_runs(FIDELITY, f"{name}, {statistic}", "dB", [value]))
+    return figures
+
+
+def run(options: argparse.Namespace, command: str) -> Result:
+    parameters = circumstances(options)
+    recipe = benchmark_recipe(options.crop_size, options.crop_size, validation_fraction=0)
+    with tempfile.TemporaryDirectory(prefix="glcic-benchmark-") as folder:
+        source = options.source or write_shipped_parts(Path(folder))
+        parameters |= {
+            "source": source_label(options, SHIPPED_LABEL),
+            "times that every photograph is packed": options.repeat,
+            "short side, pixels": recipe.short_side,
+            "JPEG quality": recipe.jpeg_quality,
+        }
+        figures = measure_speed(source, recipe, options.repeat, options.rounds)
+        figures += measure_fidelity(source, recipe)
+    return Result("packing", command, parameters, figures)
+
+
+def main(arguments: list[str]) -> int:
+    parser = benchmark_parser("packing", __doc__)
+    parser.add_argument(
+        "--repeat", type=int, default=4, help="times that every photograph is packed"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        result = run(options, command_line("packing", arguments))
+        print_result(result)
+        write_result(options.output, result)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"benchmarks.packing: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,120 @@
+"""The two ways of packing that are compared, and the fidelity of what they store.
+
+Both read the same files, scale the short side to the same size and write JPEG of the same quality
+into tar shards; what is too small is refused by both.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+from shards.conversion import UnusableImage, convert_image
+from shards.pack import pack_images
+from shards.recipe import PackRecipe
+
+Submit = Callable[..., Future]  # of a pool of processes
+
+_LUMA = np.array([0.299, 0.587, 0.114])  # weights of R, G, B
+
+
+def pack_rate(source: Path, recipe: PackRecipe, threads: int) -> float:
+    """Images per second of `pack_images`: plan, indexes, checksums, flushing and manifest too."""
+    with tempfile.TemporaryDirectory(prefix="glcic-benchmark-") as folder:
+        start = time.perf_counter()
+        manifest = pack_images(source, f"{folder}/set", recipe, threads=threads)
+        return manifest.num_images("train") / (time.perf_counter() - start)
+
+
+def webdataset_rate(submit: Submit, paths: list[Path], recipe: PackRecipe, processes: int) -> float:
+    """Images per second of that many processes, started before, with one ShardWriter each."""
+    folder = Path(tempfile.mkdtemp(prefix="glcic-benchmark-"))
+    try:
+        start = time.perf_counter()
+        parts = [
+            submit(write_with_webdataset, paths[number::processes], folder, number, recipe)
+            for number in range(processes)
+        ]
+        images = sum(part.result() for part in parts)
+        return images / (time.perf_counter() - start)
+    finally:
+        shutil.rmtree(folder)
+
+
+def write_with_webdataset(paths: list[Path], folder: Path, number: int, recipe: PackRecipe) -> int:
+    """The images that were written; `number` tells the shards of several processes apart."""
+    from webdataset import ShardWriter
+
+    images = 0
+    pattern = f"{folder}/part-{number}-%06d.tar"
+    with ShardWriter(pattern, maxcount=recipe.images_per_shard, verbose=0) as writer:
+        for path in paths:
+            image = resized_by_pillow(path, recipe.short_side)
+            if image is None:
+                continue
+            jpeg = io.BytesIO()
+            image.save(jpeg, "JPEG", quality=recipe.jpeg_quality)
+            description = {"class": path.parent.name, "original_size": image.size}
+            key = f"{number:02d}{images:08d}"
+            writer.write({"__key__": key, "jpg": jpeg.getvalue(), "json": description})
+            images += 1
+    return images
+
+
+def resized_by_pillow(path: Path, short_side: int) -> Image.Image | None:
+    """Bicubic, the aspect kept; None for an image that would have to be enlarged."""
+    with Image.open(path) as opened:
+        if min(opened.size) < short_side:
+            return None
+        image = opened.convert("RGB")
+    scale = short_side / min(image.size)
+    width, height = (round(side * scale) for side in image.size)
+    return image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def fidelity(paths: list[Path], recipe: PackRecipe) -> dict[str, list[float]]:
+    """PSNR in dB of each image against Pillow's bicubic pixels before encoding.
+
+    "stored": what pack_images stores. "stored by Pillow": the same pixels through Pillow's JPEG,
+    so the loss of the encoding alone. "resize alone": the luma at quality 100, which keeps it to
+    well under a level.
+    """
+    decibels: dict[str, list[float]] = {"stored": [], "stored by Pillow": [], "resize alone": []}
+    finest = replace(recipe, jpeg_quality=100)
+    for path in paths:
+        image = resized_by_pillow(path, recipe.short_side)
+        if image is None:
+            continue
+        try:
+            stored, fine = (_decoded(path, chosen) for chosen in (recipe, finest))
+        except UnusableImage:
+            continue
+        reference = np.asarray(image, dtype=np.float64)
+        jpeg = io.BytesIO()
+        image.save(jpeg, "JPEG", quality=recipe.jpeg_quality)
+        pillow = simplejpeg.decode_jpeg(jpeg.getvalue())
+        decibels["stored"].append(psnr(stored, reference))
+        decibels["stored by Pillow"].append(psnr(pillow, reference))
+        decibels["resize alone"].append(psnr(fine @ _LUMA, reference @ _LUMA))
+    return decibels
+
+
+def _decoded(path: Path, recipe: PackRecipe) -> np.ndarray:
+    pixels: np.ndarray = simplejpeg.decode_jpeg(convert_image(path, "train", recipe).jpeg)
+    return pixels
+
+
+def psnr(first: np.ndarray, second: np.ndarray) -> float:
+    """In dB, of pixels in [0, 255]; 99 where they are equal."""
+    error = float(np.mean((first.astype(np.float64) - second) ** 2))
+    return 99.0 if error == 0 else float(10 * np.log10(255**2 / error))

@@ -1,0 +1,100 @@
+"""Renders results as tables: Markdown for the repository, and the console's for one run.
+
+python -m benchmarks.report        writes benchmarks/RESULTS.md from benchmarks/results/*.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.result import RESULTS_FOLDER, Figure, Result, read_results
+
+_COLUMNS = ("", "unit", "median", "lowest", "highest", "rounds")
+_TITLE = (
+    "# Results\n\n"
+    "Written by `python -m benchmarks.report` from `results/*.json`; do not edit. Compare figures\n"
+    "within one run only, by the ratios, which are of one round each: [README.md](README.md).\n"
+)
+
+
+def print_result(result: Result, console: Console | None = None) -> None:
+    console = console or Console()
+    for group, figures in _by_group(result):
+        table = Table(*_COLUMNS, title=f"{result.name}: {group}")
+        for figure in figures:
+            table.add_row(*_row(figure))
+        console.print(table)
+
+
+def render_markdown(results: list[Result]) -> str:
+    return "\n".join([_TITLE, *(_section(result) for result in results)])
+
+
+def _section(result: Result) -> str:
+    hardware = result.hardware
+    gigabytes = hardware.memory_bytes / 1e9
+    versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
+    lines = [
+        f"## {result.name}: {result.parameters.get('source', 'no input')}",
+        "",
+        f"`{result.command}`",
+        "",
+        f"- {result.date}, {hardware.cpu}, {hardware.cores} cores, {gigabytes:.0f} GB",
+        f"- {versions}",
+        *(f"- {name}: {value}" for name, value in result.parameters.items()),
+        "",
+    ]
+    for group, figures in _by_group(result):
+        lines += [f"### {group}", "", *_table(figures), ""]
+    return "\n".join(lines)
+
+
+def _table(figures: list[Figure]) -> Iterator[str]:
+    yield "| " + " | ".join(_COLUMNS) + " |"
+    yield "|---|---|" + "---:|" * (len(_COLUMNS) - 2)
+    for figure in figures:
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in _row(figure)) + " |"
+
+
+def _row(figure: Figure) -> tuple[str, ...]:
+    values = [_number(value) for value in (figure.median, figure.minimum, figure.maximum)]
+    return (figure.name, figure.unit, *values, str(len(figure.runs)))
+
+
+def _number(value: float) -> str:
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def _by_group(result: Result) -> Iterator[tuple[str, list[Figure]]]:
+    for group in dict.fromkeys(figure.group for figure in result.figures):
+        yield group, [figure for figure in result.figures if figure.group == group]
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
+    parser.add_argument("--results", type=Path, default=RESULTS_FOLDER, metavar="FOLDER")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="default: RESULTS.md beside the folder"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        results = read_results(options.results)
+    except ValueError as error:
+        print(f"benchmarks.report: {error}", file=sys.stderr)
+        return 1
+    output = options.output or options.results.parent / "RESULTS.md"
+    output.write_text(render_markdown(results), encoding="utf-8")
+    print(f"{len(results)} results in {output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,117 @@
+"""One JSON schema for the results of all benchmarks."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from shards.cores import available_cores
+
+SCHEMA_VERSION = 1
+RESULTS_FOLDER = Path(__file__).parent / "results"
+
+_PACKAGES = {  # name in the result -> distributions, of which one is installed
+    "numpy": ("numpy",),
+    "simplejpeg": ("simplejpeg",),
+    "opencv": ("opencv-python-headless", "opencv-python"),
+    "pillow": ("pillow",),
+    "torch": ("torch",),
+    "webdataset": ("webdataset",),
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured quantity. `runs` holds its value in every round, in their order."""
+
+    group: str  # figures of one group stand in one table
+    name: str
+    unit: str  # "images/s", "dB"; "ratio" where two figures of the same round were divided
+    median: float
+    minimum: float
+    maximum: float
+    runs: list[float]
+
+    @classmethod
+    def of_runs(cls, group: str, name: str, unit: str, runs: Sequence[float]) -> Figure:
+        values = [float(value) for value in runs]
+        return cls(group, name, unit, statistics.median(values), min(values), max(values), values)
+
+
+@dataclass(frozen=True)
+class Hardware:
+    cpu: str
+    cores: int  # that the benchmark could use
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Result:
+    name: str  # of the benchmark
+    command: str  # without the folders of the machine it ran on
+    parameters: dict[str, Any]
+    figures: list[Figure]
+    date: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    hardware: Hardware = field(default_factory=lambda: this_hardware())
+    versions: dict[str, str] = field(default_factory=lambda: installed_versions())
+    schema_version: int = SCHEMA_VERSION
+
+
+def write_result(path: Path, result: Result) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
+
+
+def read_result(path: Path) -> Result:
+    """Raises ValueError, naming the file, for what is not a result of this schema."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if content["schema_version"] != SCHEMA_VERSION:
+            raise ValueError(f"schema version {content['schema_version']}, not {SCHEMA_VERSION}")
+        figures = [Figure(**figure) for figure in content["figures"]]
+        return Result(
+            **{**content, "figures": figures, "hardware": Hardware(**content["hardware"])}
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a benchmark result ({error}); run it again") from error
+
+
+def read_results(folder: Path) -> list[Result]:
+    """All results of a folder, by file name."""
+    return [read_result(path) for path in sorted(folder.glob("*.json"))]
+
+
+def this_hardware() -> Hardware:
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return Hardware(cpu=_cpu_model(), cores=available_cores(), memory_bytes=memory)
+
+
+def installed_versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name, distributions in _PACKAGES.items():
+        versions[name] = next(filter(None, map(_version, distributions)), "not installed")
+    return versions
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return ""
+
+
+def _cpu_model() -> str:
+    cpu_info = Path("/proc/cpuinfo")
+    if cpu_info.is_file():
+        for line in cpu_info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

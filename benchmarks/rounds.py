@@ -1,0 +1,61 @@
+"""Interleaved measuring: every round runs every candidate once, in a process of its own.
+
+What disturbs a machine for some seconds then disturbs all candidates of a round; the ratios of one
+round stand it, the absolute figures do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from multiprocessing import get_context
+
+import cv2
+
+from benchmarks.result import Figure
+
+Measurement = Callable[[], float]  # called in the candidate's process; must be picklable
+Pair = tuple[str, str]  # numerator and denominator of a ratio, by name
+
+
+def measure_in_rounds(
+    candidates: Mapping[str, Measurement],
+    rounds: int,
+    progress: Callable[[str], None] = lambda message: None,
+) -> dict[str, list[float]]:
+    """The value of every candidate in every round.
+
+    A round before the first warms up the processes and the page cache, and is not counted. The
+    order turns round every time, so that none always follows the same neighbour.
+    """
+    measured: dict[str, list[float]] = {name: [] for name in candidates}
+    with ExitStack() as stack:
+        pools = {name: stack.enter_context(_own_process()) for name in candidates}
+        for number in range(-1, rounds):
+            progress(f"round {number + 1} of {rounds}" if number >= 0 else "warming up")
+            for name in list(candidates)[:: 1 if number % 2 == 0 else -1]:
+                value = pools[name].submit(candidates[name]).result()
+                if number >= 0:
+                    measured[name].append(value)
+    return measured
+
+
+def figures_of(
+    group: str, unit: str, measured: Mapping[str, Sequence[float]], pairs: Sequence[Pair]
+) -> list[Figure]:
+    """The candidates' own figures, then the ratios, each divided within its round."""
+    figures = [Figure.of_runs(group, name, unit, runs) for name, runs in measured.items()]
+    for first, second in pairs:
+        ratios = [a / b for a, b in zip(measured[first], measured[second], strict=True)]
+        figures.append(Figure.of_runs(group, f"{first} / {second}", "ratio", ratios))
+    return figures
+
+
+def _own_process() -> ProcessPoolExecutor:
+    """Started afresh: it inherits no memory and no threads of this process."""
+    return ProcessPoolExecutor(1, get_context("spawn"), initializer=_single_threaded_opencv)
+
+
+def _single_threaded_opencv() -> None:
+    cv2.setNumThreads(1)  # a candidate has the threads that it is said to have

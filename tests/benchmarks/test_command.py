@@ -1,0 +1,16 @@
+from benchmarks.command import benchmark_parser, command_line, source_label
+
+
+def test_a_stored_command_has_no_paths_of_the_machine():
+    arguments = ["--source", "/home/me/photos", "--output=/tmp/x.json", "--label", "two words"]
+    assert (
+        command_line("loader", arguments)
+        == 'python -m benchmarks.loader --source PATH --output=PATH --label "two words"'
+    )
+
+
+def test_a_source_without_a_label_is_not_named():
+    parser = benchmark_parser("loader", None)
+    own = parser.parse_args(["--source=/home/me/photos"])
+    assert source_label(own, "tiles") == "photographs of one's own"
+    assert source_label(parser.parse_args([]), "tiles") == "tiles"
