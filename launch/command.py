@@ -13,6 +13,7 @@ from pipeline.faults import FaultElsewhere
 VERBS = {
     "samples": "cut the photographs that ship with the dependencies into class folders",
     "pack": "pack a tree of image classes into shards with masks",
+    "verify": "check a packed set to the last byte",
     "preview": "draw packed samples: original, masked image, mask",
     "train": "train the networks through the three phases",
     "evaluate": "measure a checkpoint on the validation shards",

@@ -75,12 +75,24 @@ def save_manifest(url: str, manifest: Manifest) -> None:
 def load_manifest(url: str) -> Manifest:
     """Raises FileNotFoundError where no set is, ValueError where the manifest is not ours."""
     path = join_url(url, MANIFEST_NAME)
+    manifest, fingerprint = parse_manifest(read_manifest(url), path)
+    if manifest.fingerprint != fingerprint:
+        raise ValueError(f"{path} was altered: its fingerprint does not match; pack the set again")
+    return manifest
+
+
+def read_manifest(url: str) -> bytes:
+    """Raises FileNotFoundError where no set is."""
     try:
-        data = read_bytes(path)
+        return read_bytes(join_url(url, MANIFEST_NAME))
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{url} holds no packed set: {MANIFEST_NAME} is missing; run `glcic pack SOURCE {url}`"
         ) from error
+
+
+def parse_manifest(data: bytes, path: str) -> tuple[Manifest, str]:
+    """The manifest and the fingerprint that it states. ValueError where it is not ours."""
     try:
         content: dict[str, Any] = json.loads(data)
         if content["format"] != FORMAT or content["version"] != VERSION:
@@ -97,10 +109,8 @@ def load_manifest(url: str) -> Manifest:
             converted=dict(content["converted"]),
             refused=[RefusedImage(**image) for image in content["refused"]],
         )
-    except (KeyError, TypeError, ValueError) as error:
+        return manifest, content["fingerprint"]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
             f"{path} is not a manifest of {FORMAT} version {VERSION} ({error}); pack the set again"
         ) from error
-    if manifest.fingerprint != content["fingerprint"]:
-        raise ValueError(f"{path} was altered: its fingerprint does not match; pack the set again")
-    return manifest
