@@ -17,13 +17,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from launch.arguments import parse_with_config
+from launch.progress import PlainProgress
 from shards.manifest import Manifest, RefusedImage
 from shards.pack import pack_images
 from shards.recipe import PackRecipe
 from shards.sources import is_ignored
 
 _LISTED = 20  # refused images that are printed; the manifest has them all
-_LINE_INTERVAL_S = 10.0  # between lines of progress that do not go to a terminal
 
 
 def main(arguments: list[str]) -> int:
@@ -58,7 +58,7 @@ def _pack(console: Console, options: argparse.Namespace, recipe: PackRecipe) -> 
         )
 
     if not console.is_terminal:
-        return run(_PlainProgress())
+        return run(PlainProgress("packed", "images"))
     columns = (
         TextColumn("packing"),
         BarColumn(),
@@ -69,19 +69,6 @@ def _pack(console: Console, options: argparse.Namespace, recipe: PackRecipe) -> 
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("packing", total=None)
         return run(lambda done, total: bar.update(task, completed=done, total=total))
-
-
-class _PlainProgress:
-    """A line now and then, for logs."""
-
-    def __init__(self) -> None:
-        self._last = time.monotonic()
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if done == total or now - self._last >= _LINE_INTERVAL_S:
-            self._last = now
-            print(f"packed {done} of {total} images", flush=True)
 
 
 def _print_summary(console: Console, manifest: Manifest, destination: str, seconds: float) -> None:

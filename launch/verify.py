@@ -17,11 +17,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from launch.command import EXIT_DATA
+from launch.progress import PlainProgress
 from shards.fault import Fault
 from shards.shard_check import ShardResult
 from shards.verify import verify_set
-
-_LINE_INTERVAL_S = 10.0  # between lines of progress that do not go to a terminal
 
 
 def main(arguments: list[str]) -> int:
@@ -56,7 +55,7 @@ def _verify(console: Console, options: argparse.Namespace) -> _Summary:
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as bar:
         task = bar.add_task("verifying", total=None)
-        line = _PlainProgress()
+        line = PlainProgress("verified", "shards")
 
         def progress(result: ShardResult, done: int, total: int) -> None:
             summary.count_shard(result)
@@ -70,19 +69,6 @@ def _verify(console: Console, options: argparse.Namespace) -> _Summary:
             text = str(fault).encode(errors="replace").decode()
             console.print(escape(text), highlight=False, soft_wrap=True)
     return summary
-
-
-class _PlainProgress:
-    """A line now and then, for logs."""
-
-    def __init__(self) -> None:
-        self._last = time.monotonic()
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if done == total or now - self._last >= _LINE_INTERVAL_S:
-            self._last = now
-            print(f"verified {done} of {total} shards", flush=True)
 
 
 class _Summary:

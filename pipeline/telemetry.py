@@ -30,11 +30,13 @@ class MetricsFile:
         self._write()
 
     def append(self, record: dict[str, Any]) -> None:
-        again = [
-            r for r in self._lines if r["step"] == record["step"] and r.keys() == record.keys()
-        ]
-        self._lines = [r for r in self._lines if r not in again] + [record]
-        if again:  # a finished run was started once more, and looked at itself again
+        first = len(self._lines)  # of the records of this step: they stand at the end
+        while first and self._lines[first - 1]["step"] == record["step"]:
+            first -= 1
+        kept = [r for r in self._lines[first:] if r.keys() != record.keys()]
+        again = len(kept) < len(self._lines) - first
+        self._lines[first:] = [*kept, record]
+        if again:  # a run was started once more, and looked at the same step again
             self._write()
         elif is_local(self._url):
             with open(local_path(self._url), "a") as file:

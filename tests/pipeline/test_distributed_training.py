@@ -29,6 +29,12 @@ def train_command(workers: int, preset: Path, *overrides: str) -> list[str]:
     return torchrun_command(workers, *arguments)
 
 
+def recording_preset(shards: str, folder: Path) -> Path:
+    """Of a run in `folder` that records what it sees; the preset lies beside it."""
+    log = {"record_samples": True, "every_steps": 100}
+    return write_preset(folder.with_suffix(".yaml"), small_mapping(shards, folder, log=log))
+
+
 def samples_seen(folder: Path, workers: int) -> dict[int, list[tuple]]:
     """step -> what the ranks saw, in the order of the lanes: sample, holes, holes of the patch."""
     seen: dict[int, list[tuple]] = {}
@@ -98,11 +104,9 @@ def test_any_number_of_workers_sees_the_same_samples_and_masks_also_after_a_chan
     seen = {}
     for workers in (1, 2, 4):
         folder = tmp_path / f"workers-{workers}"
-        preset = write_preset(
-            tmp_path / f"{workers}.yaml",
-            small_mapping(shards, folder, log={"record_samples": True, "every_steps": 100}),
+        assert run(train_command(workers, recording_preset(shards, folder)), log) == 0, (
+            log.read_text()
         )
-        assert run(train_command(workers, preset), log) == 0, log.read_text()
         seen[workers] = samples_seen(folder, workers)
     assert sorted(seen[1]) == list(range(12))
     assert seen[2] == seen[1]
@@ -110,10 +114,7 @@ def test_any_number_of_workers_sees_the_same_samples_and_masks_also_after_a_chan
 
     # The run of two workers goes on from its fifth step with four.
     moved = tmp_path / "moved"
-    preset = write_preset(
-        tmp_path / "moved.yaml",
-        small_mapping(shards, moved, log={"record_samples": True, "every_steps": 100}),
-    )
+    preset = recording_preset(shards, moved)
     start = tmp_path / "workers-2" / "checkpoints" / "step-000000005"
     assert run(train_command(4, preset, "--resume", str(start)), log) == 0, log.read_text()
     rest = samples_seen(moved, 4)
@@ -121,10 +122,7 @@ def test_any_number_of_workers_sees_the_same_samples_and_masks_also_after_a_chan
 
     # And the run of four workers goes on from its ninth step with one.
     alone = tmp_path / "alone"
-    preset = write_preset(
-        tmp_path / "alone.yaml",
-        small_mapping(shards, alone, log={"record_samples": True, "every_steps": 100}),
-    )
+    preset = recording_preset(shards, alone)
     start = tmp_path / "workers-4" / "checkpoints" / "step-000000009"
     assert run(train_command(1, preset, "--resume", str(start)), log) == 0, log.read_text()
     assert samples_seen(alone, 1) == {step: seen[1][step] for step in range(9, 12)}

@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from pipeline.checkpoint import (
     step_name,
 )
 from shards import storage
-from shards.storage import join_url, list_names, read_bytes, remove_tree, write_bytes
+from shards.storage import join_url, list_names, read_bytes, write_bytes
 from tests.shards.pictures import pack_small_set, write_class_folders
 from tests.small_run import assert_identical, small_mapping, write_preset
 from tests.torchrun import ROOT, job, kill, run, torchrun_command, wait_for
@@ -43,22 +42,6 @@ pytestmark = [
 ]
 WRONG_SECRET = "not-the-secret-of-anyone"
 SCHEDULE = {"completion": 4, "discriminator": 3, "joint": 5}
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    filesystem = fsspec.filesystem("s3")
-    name = f"glcic-test-{uuid.uuid4().hex[:12]}"
-    filesystem.mkdir(name)
-    yield f"s3://{name}"
-    filesystem.rm(name, recursive=True)
-
-
-@pytest.fixture
-def folder(bucket: str) -> Iterator[str]:
-    url = join_url(bucket, uuid.uuid4().hex[:8])
-    yield url
-    remove_tree(url)
 
 
 @pytest.fixture(scope="module")

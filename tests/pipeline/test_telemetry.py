@@ -59,6 +59,15 @@ def test_a_resumed_run_forgets_what_came_after_its_checkpoint(tmp_path: Path) ->
     assert [json.loads(line)["step"] for line in lines] == [2, 4, 6]
 
 
+def test_a_step_that_is_looked_at_again_has_one_record_of_each_kind(tmp_path: Path) -> None:
+    metrics = MetricsFile(str(tmp_path), 0)
+    for record in ({"step": 2, "rec": 1}, {"step": 4, "rec": 2}, {"step": 4, "psnr": 3}):
+        metrics.append(record)
+    metrics.append({"step": 4, "psnr": 5})
+    expected = [{"step": 2, "rec": 1}, {"step": 4, "rec": 2}, {"step": 4, "psnr": 5}]
+    assert read_metrics(str(tmp_path)) == expected
+
+
 def test_metrics_reach_a_store_that_cannot_append() -> None:
     url = "memory://run-with-metrics"
     metrics = MetricsFile(url, 0)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tarfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,19 +18,6 @@ from shards.storage import upload_file
 from tests.shards.pictures import pack_small_set
 
 REMOTE = "memory://shard-set-tests"
-
-
-@pytest.fixture(scope="module")
-def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 pictures in train shards of 5, two masks of two holes for each."""
-    folder = tmp_path_factory.mktemp("packed")
-    return Path(pack_small_set(folder, masks_per_image=2, holes_per_mask=2))
-
-
-@pytest.fixture
-def copy(packed: Path, tmp_path: Path) -> Path:
-    """A copy of the set that a test may damage."""
-    return Path(shutil.copytree(packed, tmp_path / "copy"))
 
 
 @pytest.fixture

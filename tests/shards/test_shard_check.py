@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -23,20 +22,7 @@ from tests.shards.damage import (
     swap_members,
     with_member,
 )
-from tests.shards.pictures import pack_small_set, picture
-
-
-@pytest.fixture(scope="module")
-def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 pictures in train shards of 5 and two of val, two masks of two holes for each."""
-    folder = tmp_path_factory.mktemp("packed")
-    return Path(pack_small_set(folder, masks_per_image=2, holes_per_mask=2))
-
-
-@pytest.fixture
-def copy(packed: Path, tmp_path: Path) -> Path:
-    """A copy of the set that a test may damage."""
-    return Path(shutil.copytree(packed, tmp_path / "copy"))
+from tests.shards.pictures import picture
 
 
 def jpeg(width: int, height: int) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import threading
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,22 +23,6 @@ pytestmark = [
         "AWS_ENDPOINT_URL" not in os.environ, reason="no S3 server: AWS_ENDPOINT_URL is not set"
     ),
 ]
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    filesystem = fsspec.filesystem("s3")
-    name = f"glcic-test-{uuid.uuid4().hex[:12]}"
-    filesystem.mkdir(name)
-    yield f"s3://{name}"
-    filesystem.rm(name, recursive=True)
-
-
-@pytest.fixture
-def folder(bucket: str) -> Iterator[str]:
-    url = join_url(bucket, uuid.uuid4().hex[:8])
-    yield url
-    remove_tree(url)
 
 
 def another_process() -> Any:
