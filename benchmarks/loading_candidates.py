@@ -121,15 +121,14 @@ def bare_decoding_2_threads(case: LoadCase) -> Batches:
 def _jpegs_and_buffer(case: LoadCase) -> tuple[list[bytes], np.ndarray]:
     """Exactly one buffer's worth for the largest image."""
     shards = ShardSet(case.shards, case.split)
+    opened = [shards.open(number) for number in range(len(shards.entries))]
     jpegs = [
-        bytes(shards.image_bytes(shard, image))
-        for shard, records in enumerate(shards.records)
-        for image in range(len(records))
+        bytes(shard.image_bytes(image)) for shard in opened for image in range(len(shard.records))
     ]
     pixels = max(
-        int(record["image_width"]) * int(record["image_height"])
-        for records in shards.records
-        for record in records
+        width * height
+        for shard in opened
+        for width, height in zip(shard.widths, shard.heights, strict=True)
     )
     shards.close()
     return jpegs, np.empty(pixels * 3, dtype=np.uint8)

@@ -30,7 +30,7 @@ from shards.recipe import PackRecipe
 from shards.sources import plan_packing
 
 SPEED, FIDELITY = "speed", "fidelity"
-OURS, OURS_2 = "pack_images, 1 thread", "pack_images, 2 threads"
+OURS, OURS_2 = "pack_images, 1 process", "pack_images, 2 processes"
 PEER, PEER_2 = "ShardWriter with Pillow, 1 process", "ShardWriter with Pillow, 2 processes"
 PAIRS: tuple[Pair, ...] = ((OURS, PEER), (OURS_2, PEER_2), (OURS_2, OURS), (PEER_2, PEER))
 
@@ -40,7 +40,7 @@ def measure_speed(source: Path, recipe: PackRecipe, repeat: int, rounds: int) ->
     with tempfile.TemporaryDirectory(prefix="glcic-benchmark-") as folder:
         for number in range(repeat):
             (Path(folder) / f"copy-{number}").symlink_to(source.resolve(), target_is_directory=True)
-        paths = [image.path for image in plan_packing(Path(folder), recipe).splits["train"]]
+        paths = _training_paths(Path(folder), recipe)
         candidates: dict[str, Measurement] = {
             OURS: partial(pack_rate, Path(folder), recipe, 1),
             OURS_2: partial(pack_rate, Path(folder), recipe, 2),
@@ -49,6 +49,10 @@ def measure_speed(source: Path, recipe: PackRecipe, repeat: int, rounds: int) ->
         }
         measured = measure_in_rounds(candidates, rounds, console.print)
     return figures_of(SPEED, "images/s", measured, PAIRS)
+
+
+def _training_paths(source: Path, recipe: PackRecipe) -> list[Path]:
+    return [source / image.name for image in plan_packing(str(source), recipe).splits["train"]]
 
 
 def _peer_rate(paths: list[Path], recipe: PackRecipe, processes: int) -> float:
@@ -67,7 +71,7 @@ def _import_webdataset() -> None:
 
 def measure_fidelity(source: Path, recipe: PackRecipe) -> list[Figure]:
     """The median and the 5th percentile over the images; `runs` holds that one value."""
-    paths = [image.path for image in plan_packing(source, recipe).splits["train"]]
+    paths = _training_paths(source, recipe)
     figures = []
     for name, decibels in fidelity(paths, recipe).items():
         for statistic, percentile in (("median", 50), ("5th percentile", 5)):

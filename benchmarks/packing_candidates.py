@@ -28,11 +28,11 @@ Submit = Callable[..., Future]  # of a pool of processes
 _LUMA = np.array([0.299, 0.587, 0.114])  # weights of R, G, B
 
 
-def pack_rate(source: Path, recipe: PackRecipe, threads: int) -> float:
+def pack_rate(source: Path, recipe: PackRecipe, workers: int) -> float:
     """Images per second of `pack_images`: plan, indexes, checksums, flushing and manifest too."""
     with tempfile.TemporaryDirectory(prefix="glcic-benchmark-") as folder:
         start = time.perf_counter()
-        manifest = pack_images(source, f"{folder}/set", recipe, threads=threads)
+        manifest = pack_images(source, f"{folder}/set", recipe, workers=workers)
         return manifest.num_images("train") / (time.perf_counter() - start)
 
 
@@ -110,7 +110,7 @@ def fidelity(paths: list[Path], recipe: PackRecipe) -> dict[str, list[float]]:
 
 
 def _decoded(path: Path, recipe: PackRecipe) -> np.ndarray:
-    pixels: np.ndarray = simplejpeg.decode_jpeg(convert_image(path, "train", recipe).jpeg)
+    pixels: np.ndarray = simplejpeg.decode_jpeg(convert_image(path.read_bytes(), path.name, "train", recipe).data)
     return pixels
 
 

@@ -49,7 +49,7 @@ def parse_with_config(
     for path, value in overrides:
         if path.split(".")[0] in config_mapping(Config()) and not _concerns(path, sections):
             raise ValueError(f"--{path} changes nothing here; fields of: {', '.join(sections)}")
-        _replace(mapping, path, value)
+        _replace(mapping, path, _value(path, value))
     config = parse_config(mapping, sections)
     if options.print_config:
         print(yaml.safe_dump(config_mapping(config), sort_keys=False), end="")
@@ -85,6 +85,17 @@ def _split_overrides(arguments: list[str]) -> tuple[list[tuple[str, str]], list[
                 raise ValueError(f"--{name} needs a value: --{name} VALUE")
         overrides.append((path, value))  # the configuration knows its type
     return overrides, rest
+
+
+def _value(path: str, text: str) -> Any:
+    """Lists and mappings are read as YAML; of anything else the configuration knows the type."""
+    is_text = isinstance(dict(_leaves(config_mapping(Config()))).get(path), str)
+    if is_text or not text.startswith(("[", "{")):
+        return text
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"--{path} {text}: this is not YAML: {error}") from error
 
 
 def _read_preset(name: str) -> dict[str, Any]:

@@ -14,6 +14,8 @@ VERBS = {
     "samples": "cut the photographs that ship with the dependencies into class folders",
     "pack": "pack a tree of image classes into shards with masks",
     "verify": "check a packed set to the last byte",
+    "repack": "mend damaged shards of a set from its source",
+    "index": "make a set of shards that others have packed",
     "preview": "draw packed samples: original, masked image, mask",
     "train": "train the networks through the three phases",
     "evaluate": "measure a checkpoint on the validation shards",

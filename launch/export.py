@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
     from pipeline.evaluation import recalibrate
     from pipeline.export import find_checkpoint, load_from_checkpoint, save_completion_network
     from pipeline.workers import Worker
-    from shards.manifest import load_manifest
+    from pipeline.preflight import training_data
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     url = find_checkpoint(options.checkpoint)
@@ -38,10 +38,10 @@ def main(arguments: list[str]) -> int:
         config = dataclasses.replace(
             config, data=dataclasses.replace(config.data, shards=options.shards)
         )
-    manifest = load_manifest(config.data.shards)
+    data = training_data(config)
     network = recalibrate(network, config, Worker(device=device, precision=config.train.precision))
     step = read_commitment(url)["step"]
-    facts = {"weights": options.weights, "data_fingerprint": manifest.fingerprint}
+    facts = {"weights": options.weights, "data_fingerprint": data.fingerprint}
     save_completion_network(options.output, network, config.completion, step, facts)
     print(f"the {options.weights} weights of step {step} are in {options.output}")
     return 0

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 if __package__ in (None, ""):  # started as a script: the repository root is not on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -19,46 +22,137 @@ from rich.table import Table
 from launch.arguments import parse_with_config
 from launch.progress import PlainProgress
 from shards.manifest import Manifest, RefusedImage
-from shards.pack import pack_images
-from shards.recipe import PackRecipe
+from shards.merge import merge_slices
+from shards.pack import Progress as PackProgress
+from shards.pack import pack_images, pack_slice
 from shards.sources import is_ignored
 
+_INDEX_VARIABLE = "JOB_COMPLETION_INDEX"  # set by Kubernetes in the pods of an Indexed Job
 _LISTED = 20  # refused images that are printed; the manifest has them all
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="glcic pack",
-        description="Pack image classes (first-level folders of SOURCE, or of SOURCE/train and "
-        "SOURCE/val) into WebDataset shards with precomputed random masks.",
+        description="Pack image classes into WebDataset shards with precomputed random masks. "
+        "What a killed pack has finished is kept: the same command goes on from there.",
     )
-    parser.add_argument("source", type=Path, help="folder of image classes")
-    parser.add_argument("destination", help="folder or URL of the packed set")
-    parser.add_argument("--threads", type=int, default=0, help="0: all cores (%(default)s)")
+    parser.add_argument(
+        "source",
+        nargs="?",
+        help="folder of image classes, or of tar archives of classes, or of train/ and val/; a tar "
+        "archive; or a list, .csv or .parquet with columns path and class; each also as a URL",
+    )
+    parser.add_argument("destination", nargs="?", help="folder or URL of the packed set")
+    parser.add_argument(
+        "--workers", type=int, default=0, help="processes; 0: one per core (%(default)s)"
+    )
+    parser.add_argument(
+        "--slice",
+        metavar="I/N",
+        help="pack only every N-th shard, from the I-th on, for N machines that need nothing of "
+        "each other; /N takes I from JOB_COMPLETION_INDEX",
+    )
+    parser.add_argument(
+        "--merge", metavar="DESTINATION", help="join the slices packed there into a set"
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        metavar="S",
+        help="short for pack.crop_size S, pack.short_side 3S/2 and holes of 3S/8 to S/2, where "
+        "those are not given",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a set that is there")
-    options, config = parse_with_config(parser, arguments, sections=("pack",))
-    if options.threads < 0:
-        raise ValueError(f"--threads is {options.threads}: at least 0")
+    options, config = parse_with_config(
+        parser, _with_size(arguments), sections=("pack",)
+    )
+    _check(options)
     console = Console()
     begin = time.perf_counter()
-    manifest = _pack(console, options, config.pack)
+    if options.merge:
+        manifest = merge_slices(options.merge)
+        _print_summary(console, manifest, options.merge, time.perf_counter() - begin)
+        return 0
+    if options.slice:
+        number, of = _slice(options.slice)
+        num_stored = _with_progress(
+            console,
+            lambda progress: pack_slice(
+                options.source, options.destination, config.pack, number, of,
+                workers=options.workers, progress=progress,
+            ),
+        )  # fmt: skip
+        console.print(
+            f"slice {number}/{of} of {options.destination}: {num_stored:,} images packed in "
+            f"{time.perf_counter() - begin:.1f} s; when all {of} are packed: "
+            f"glcic pack --merge {options.destination}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return 0
+    manifest = _with_progress(
+        console,
+        lambda progress: pack_images(
+            options.source, options.destination, config.pack, workers=options.workers,
+            overwrite=options.overwrite, progress=progress,
+        ),
+    )  # fmt: skip
     _print_summary(console, manifest, options.destination, time.perf_counter() - begin)
     return 0
 
 
-def _pack(console: Console, options: argparse.Namespace, recipe: PackRecipe) -> Manifest:
-    def run(progress: object) -> Manifest:
-        return pack_images(
-            options.source,
-            options.destination,
-            recipe,
-            threads=options.threads,
-            overwrite=options.overwrite,
-            progress=progress,  # type: ignore[arg-type]
+def _check(options: argparse.Namespace) -> None:
+    if options.workers < 0:
+        raise ValueError(f"--workers is {options.workers}: at least 0")
+    if options.merge:
+        if options.source or options.slice or options.overwrite:
+            raise ValueError("--merge takes the destination alone: glcic pack --merge DESTINATION")
+    elif options.destination is None:
+        raise ValueError("name the source and the destination: glcic pack SOURCE DESTINATION")
+    if options.slice and options.overwrite:
+        raise ValueError(
+            "--overwrite would remove what other slices have packed; remove the old set, or name "
+            "another destination"
         )
 
+
+def _slice(text: str) -> tuple[int, int]:
+    number, _, of = text.partition("/")
+    number = number or os.environ.get(_INDEX_VARIABLE, "")
+    if not number:
+        raise ValueError(f"--slice {text} leaves out which one, and {_INDEX_VARIABLE} is not set")
+    if not number.isdecimal() or not of.isdecimal() or int(number) >= int(of):
+        raise ValueError(f"--slice is {number}/{of}: I/N with 0 <= I < N, for example 0/4")
+    return int(number), int(of)
+
+
+def _with_size(arguments: list[str]) -> list[str]:
+    """`--size S` written out, before the fields that are given: these come later and win."""
+    size = None
+    for position, argument in enumerate(arguments):
+        if argument.startswith("--size"):
+            _, _, value = argument.partition("=")
+            size = value or "".join(arguments[position + 1 : position + 2])
+    if size is None or not size.isdecimal():
+        return arguments
+    side = int(size)
+    values = {
+        "crop-size": side,
+        "short-side": side * 3 // 2,
+        "masks.side-min": side * 3 // 8,
+        "masks.side-max": side // 2,
+    }
+    fields = [word for name, value in values.items() for word in (f"--pack.{name}", str(value))]
+    return [*fields, *arguments]
+
+
+Result = TypeVar("Result")
+
+
+def _with_progress(console: Console, pack: Callable[[PackProgress], Result]) -> Result:
     if not console.is_terminal:
-        return run(PlainProgress("packed", "images"))
+        return pack(PlainProgress("packed", "images"))
     columns = (
         TextColumn("packing"),
         BarColumn(),
@@ -68,7 +162,7 @@ def _pack(console: Console, options: argparse.Namespace, recipe: PackRecipe) -> 
     )
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("packing", total=None)
-        return run(lambda done, total: bar.update(task, completed=done, total=total))
+        return pack(lambda done, total: bar.update(task, completed=done, total=total))
 
 
 def _print_summary(console: Console, manifest: Manifest, destination: str, seconds: float) -> None:

@@ -19,7 +19,7 @@ from rich.console import Console
 from launch.arguments import parse_with_config
 from launch.command import EXIT_TRY_AGAIN
 from pipeline.config import config_mapping
-from pipeline.preflight import check_run, world_size_from_environment
+from pipeline.preflight import check_run, index_foreign_sets, world_size_from_environment
 
 
 def main(arguments: list[str]) -> int:
@@ -29,8 +29,9 @@ def main(arguments: list[str]) -> int:
         "Started again, a run continues from its newest checkpoint.",
     )
     _, config = parse_with_config(parser, arguments)
-    manifest = check_run(config, world_size_from_environment())
-    config = dataclasses.replace(config, pack=manifest.recipe)  # as the set was really packed
+    index_foreign_sets(config)
+    data = check_run(config, world_size_from_environment())
+    config = dataclasses.replace(config, pack=data.recipe)  # as the set was really packed
 
     from pipeline.trainer import train  # after the checks: torch takes seconds to import
     from pipeline.workers import start_worker

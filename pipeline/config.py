@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,8 +16,12 @@ from typing import Any, Literal
 
 import pydantic
 
+from shards.mixture import WeightedSet, share_lanes
 from shards.order import lanes_of
 from shards.recipe import PackRecipe, recipe_faults
+
+
+_FURTHER_SETS = "tuple[WeightedSet, ...]"
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,16 @@ class DataConfig:
     horizontal_flip: bool = True
     decode_threads: int = 0  # per rank; 0: the cores of this machine shared among its ranks
     prefetch_batches: int = 4  # slots of the ring that the reader process fills ahead
-    cache: str = ""  # local folder for shards fetched from object storage; empty: a temporary one
+    cache: str = ""  # local folder for shards from object storage; empty: one the machine shares
+    cache_limit_gb: float = 0.0  # what it may hold; 0: nine tenths of what its disk allows
+    check_crc: bool = True  # of every sample, before it is decoded
+    damaged: Literal["stop", "substitute"] = "stop"  # at a sample or shard that cannot be read
+    weight: float = 1.0  # of `shards` in a mixture, relative to those of the further sets
+    mixture: tuple[WeightedSet, ...] = ()  # further sets that supply a share of every batch
+
+    @property
+    def cache_limit_bytes(self) -> int:
+        return int(self.cache_limit_gb * 1e9)
 
 
 @dataclass(frozen=True)
@@ -175,16 +189,20 @@ def _typed(mapping: Mapping[str, Any]) -> tuple[Config, list[str]]:
     except pydantic.ValidationError as error:
         faults = error.errors()
     for fault in faults:
-        *sections, name = fault["loc"]
-        section = values
-        for key in sections:
-            section = section[str(key)]
-        del section[str(name)]
+        _remove(values, fault["loc"])
     lines = [
         f"{'.'.join(map(str, fault['loc']))} is {fault['input']!r}: {fault['msg']}"
         for fault in faults
     ]
     return adapter.validate_python(values), lines
+
+
+def _remove(values: dict[str, Any], path: tuple[int | str, ...]) -> None:
+    """Takes out the field that a path leads to; of a list, all of it."""
+    *sections, name = itertools.takewhile(lambda key: isinstance(key, str), path)
+    for key in sections:
+        values = values[str(key)]
+    values.pop(str(name), None)
 
 
 def _plain(mapping: Mapping[Any, Any]) -> dict[str, Any]:
@@ -208,6 +226,10 @@ def _unknown_keys(mapping: Mapping[str, Any], kind: type, prefix: str) -> list[s
             default = known[key].default_factory
             if default is not dataclasses.MISSING:
                 faults += _unknown_keys(value, type(default()), f"{prefix}{key}.")
+        elif known[key].type == _FURTHER_SETS and isinstance(value, (list, tuple)):
+            for number, one in enumerate(value):
+                if isinstance(one, Mapping):
+                    faults += _unknown_keys(one, WeightedSet, f"{prefix}{key}.{number}.")
     return faults
 
 
@@ -235,6 +257,11 @@ def config_faults(config: Config) -> list[str]:
     )
     require(data.decode_threads >= 0, "data.decode_threads", "at least 0")
     require(data.prefetch_batches >= 2, "data.prefetch_batches", "at least 2")
+    require(0 <= data.cache_limit_gb < math.inf, "data.cache_limit_gb", "at least 0, and finite")
+    try:
+        share_lanes(max(train.batch_size, 1), [data.weight, *(one.weight for one in data.mixture)])
+    except ValueError as error:
+        faults.append(f"data.weight and data.mixture: {error}")
     require(
         config.completion.width >= 8 and config.completion.width % 2 == 0,
         "completion.width",

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from pipeline.baselines import Baseline, classic_baselines
 from pipeline.config import Config
-from pipeline.feed import images_to_device
-from pipeline.masking import composite, rasterize
+from pipeline.feed import images_to_device, masks_to_device
+from pipeline.masking import composite
 from pipeline.metrics import FIGURES, image_figures, known_mse, quantized
 from pipeline.recalibration import recalibrated
 from pipeline.workers import Worker
@@ -82,6 +82,7 @@ def evaluate(
     precision: str = "fp32",
     threads: int = 1,
     cache: str = "",
+    cache_limit_bytes: int = 0,
 ) -> Evaluation:
     """`network` in eval mode and on `device`, on the validation samples of a packed set.
 
@@ -96,7 +97,7 @@ def evaluate(
     autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
     with ThreadPoolExecutor(threads) as pool:
         for batch in read_in_order(
-            shards_url, "val", samples[rank::world_size], batch_size, cache=cache
+            shards_url, "val", samples[rank::world_size], batch_size, cache, cache_limit_bytes
         ):
             images, masks = sample_tensors(batch, device)
             with torch.inference_mode(), autocast:
@@ -138,8 +139,7 @@ def evaluated_samples(num_samples: int, limit: int) -> list[int]:
 
 def sample_tensors(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
     """Images (N, 3, S, S) float32 in [0, 1] and masks (N, 1, S, S) with 1 in the hole."""
-    holes = torch.from_numpy(batch.completion_holes).to(device)
-    return images_to_device(batch.images, device), rasterize(holes, batch.images.shape[1])
+    return images_to_device(batch.images, device), masks_to_device(batch, device)
 
 
 def _as_arrays(values: Tensor) -> np.ndarray:
@@ -192,6 +192,7 @@ def evaluate_network(
         precision=config.train.precision,
         threads=worker.cores_per_rank,
         cache=config.data.cache,
+        cache_limit_bytes=config.data.cache_limit_bytes,
     )
     facts = {"recalibration_images": config.evaluation.recalibration_images, **(evaluated or {})}
     return Evaluation(evaluation.methods, evaluation.num_samples, {**evaluation.evaluated, **facts})
@@ -217,6 +218,8 @@ def _recalibration_batches(
     data = config.data
     available = load_manifest(data.shards).num_samples("train")
     batch_size = min(_RECALIBRATION_BATCH, available)
+    if data.mixture:  # every set has its share in a batch of training
+        batch_size = config.train.batch_size
     spec = ReaderSpec(
         shards=data.shards,
         split="train",
@@ -230,6 +233,11 @@ def _recalibration_batches(
         decode_threads=worker.cores_per_rank,
         prefetch_batches=data.prefetch_batches,
         cache=data.cache,
+        cache_limit_bytes=data.cache_limit_bytes,
+        check_crc=data.check_crc,
+        damaged=data.damaged,
+        weight=data.weight,
+        mixture=data.mixture,
     )
     num_batches = max(1, num_images // batch_size)
     with closing(BatchAssembler(spec)) as assembler:

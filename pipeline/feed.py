@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.config import Config
-from pipeline.masking import patch_corners, rasterize
+from pipeline.masking import patch_corners, rasterize, unpack_masks
 from pipeline.step import TrainingBatch
 from shards.order import lanes_of
 from shards.randomness import integers
@@ -20,6 +20,15 @@ def images_to_device(images: np.ndarray, device: torch.device) -> Tensor:
     """(N, S, S, 3) uint8 -> (N, 3, S, S) float32 in [0, 1], in channels_last order, as it came."""
     pixels = torch.from_numpy(images).to(device, non_blocking=True)
     return pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255)
+
+
+def masks_to_device(batch: Batch, device: torch.device) -> Tensor:
+    """(N, 1, S, S) float32, 1 in the hole: of rectangles, or of the free-form masks' own bits."""
+    size = batch.images.shape[1]
+    if batch.mask_bits.size:
+        bits = torch.from_numpy(batch.mask_bits).to(device, non_blocking=True)
+        return unpack_masks(bits, size)
+    return rasterize(torch.from_numpy(batch.completion_holes).to(device, non_blocking=True), size)
 
 
 class DeviceFeed:
@@ -69,7 +78,7 @@ class DeviceFeed:
         choice = self._chosen_holes(batch.step, holes.shape[1])
         return TrainingBatch(
             images=images_to_device(batch.images, self._device),
-            masks=rasterize(holes, size),
+            masks=masks_to_device(batch, self._device),
             hole_corners=patch_corners(holes, choice, patch, size),
             real_corners=patch_corners(real_holes, choice, patch, size),
         )

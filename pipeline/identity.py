@@ -13,7 +13,7 @@ from pipeline.config import Config
 # and so may the length of the last phase: it only moves the end.
 _TRAJECTORY = {
     "seed": None,
-    "data": ("short_side_min", "short_side_max", "horizontal_flip"),
+    "data": ("short_side_min", "short_side_max", "horizontal_flip", "weight"),
     "completion": None,
     "discriminator": None,
     "loss": None,
@@ -35,6 +35,8 @@ def trajectory_mapping(config: Config) -> dict[str, Any]:
         for entry in dataclasses.fields(value):
             if names is None or entry.name in names:
                 flat[f"{section}.{entry.name}"] = getattr(value, entry.name)
+    # What is in the sets is told by their fingerprint; where they lie may change.
+    flat["data.mixture"] = [one.weight for one in config.data.mixture]
     return flat
 
 

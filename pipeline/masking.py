@@ -25,6 +25,13 @@ def rasterize(holes: Tensor, size: int) -> Tensor:
     return (rows & columns).any(dim=1, keepdim=True).float()
 
 
+def unpack_masks(bits: Tensor, size: int) -> Tensor:
+    """(N, size, ceil(size / 8)) uint8, the highest bit first -> (N, 1, size, size) float32."""
+    shifts = torch.arange(7, -1, -1, device=bits.device, dtype=torch.uint8)
+    pixels = (bits.unsqueeze(-1) >> shifts) & 1
+    return pixels.flatten(2)[:, :, :size].unsqueeze(1).float()
+
+
 def composite(raw: Tensor, image: Tensor, mask: Tensor) -> Tensor:
     """`raw` in the hole, `image` elsewhere, known pixels copied bit for bit."""
     return torch.where(mask > 0.5, raw, image)

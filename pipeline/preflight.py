@@ -3,57 +3,121 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 
 from pipeline.config import Config, world_size_faults
 from pipeline.schedule import resolve_schedule
 from shards.dataset import ShardSet
-from shards.manifest import Manifest, load_manifest
+from shards.foreign import index_foreign_shards
+from shards.manifest import MANIFEST_NAME, Manifest
+from shards.mixture import Mixture, WeightedSet
+from shards.pack_record import RECORDS
+from shards.storage import exists, join_url, list_names
+
+_INDEXING_S = 6 * 3600.0  # what the other ranks grant the first one
+_POLL_S = 2.0
 
 
-def check_run(config: Config, world_size: int) -> Manifest:
-    """The manifest of the set that the run will read.
+def check_run(config: Config, world_size: int) -> Mixture:
+    """What the run will read, as the manifests describe it.
 
-    Raises ValueError with every fault of the configuration against the set and the number of
+    Raises ValueError with every fault of the configuration against the sets and the number of
     workers; FileNotFoundError or ValueError for a set that is missing or damaged.
     """
     faults = world_size_faults(config, world_size)
-    manifest = load_manifest(config.data.shards)
-    faults += set_faults(config, manifest)
+    mixture = training_data(config)
+    for one, manifest in zip(mixture.sets, mixture.manifests, strict=True):
+        faults += set_faults(config, one.shards, manifest)
+    faults += _amount_faults(config, mixture)
     if faults:
         raise ValueError("the run cannot start:\n  " + "\n  ".join(faults))
-    for split in ("train", "val"):
-        ShardSet(config.data.shards, split, cache=config.data.cache).close()
-    return manifest
+    if config.data.damaged == "stop":
+        for one, manifest in zip(mixture.sets, mixture.manifests, strict=True):
+            ShardSet(one.shards, "train", config.data.cache, manifest=manifest).close()
+    ShardSet(config.data.shards, "val", config.data.cache, manifest=mixture.manifests[0]).close()
+    return mixture
 
 
-def set_faults(config: Config, manifest: Manifest) -> list[str]:
-    """Where the configuration and the packed set do not go together."""
+def index_foreign_sets(config: Config, say: Callable[[str], None] = print) -> None:
+    """Makes a set of each folder of shards that others have packed, on its first use.
+
+    Rank 0 does it, by `config.pack`; the other ranks wait for the manifest. No process group is
+    needed. Raises what `index_foreign_shards` raises, and RuntimeError where rank 0 does not end.
+    """
+    for url in (config.data.shards, *(one.shards for one in config.data.mixture)):
+        names = list_names(url)
+        if MANIFEST_NAME in names or not any(name.endswith(".tar") for name in names):
+            continue
+        if RECORDS in names:
+            raise ValueError(
+                f"{url} holds a pack that was not finished; run its `glcic pack` again, or "
+                f"`glcic pack --merge {url}` if it was packed in slices"
+            )
+        if os.environ.get("RANK", "0") == "0":
+            say(f"{url} has no {MANIFEST_NAME}: indexing the shards that others have packed")
+            index_foreign_shards(url, config.pack)
+        else:
+            _wait_for_manifest(url, say)
+
+
+def _wait_for_manifest(url: str, say: Callable[[str], None]) -> None:
+    deadline = time.monotonic() + _INDEXING_S
+    if os.environ.get("LOCAL_RANK") == "0":  # a folder that rank 0 does not share never gets one
+        say(f"{url} has no {MANIFEST_NAME}: waiting for rank 0 to index the shards there")
+    while not exists(join_url(url, MANIFEST_NAME)):
+        if time.monotonic() > deadline:
+            raise RuntimeError(
+                f"rank 0 has not indexed {url} in {_INDEXING_S:g} s; run `glcic index {url}` first"
+            )
+        time.sleep(_POLL_S)
+
+
+def training_data(config: Config) -> Mixture:
+    """Raises FileNotFoundError and ValueError for sets that are missing or do not mix."""
+    sets = (WeightedSet(config.data.shards, config.data.weight), *config.data.mixture)
+    return Mixture(sets, config.train.batch_size)
+
+
+def set_faults(config: Config, shards: str, manifest: Manifest) -> list[str]:
+    """Where the configuration and a packed set do not go together."""
     faults = []
     packed, asked = manifest.recipe.crop_size, config.crop_size
     if packed != asked:
         faults.append(
-            f"pack.crop_size is {asked}, but {config.data.shards} was packed for crops of {packed} "
+            f"pack.crop_size is {asked}, but {shards} was packed for crops of {packed} "
             f"pixels; set --pack.crop_size {packed} or pack anew"
         )
     stored = manifest.recipe.short_side
     if config.data.short_side_max > stored:
         faults.append(
-            f"data.short_side_max is {config.data.short_side_max}, but {config.data.shards} stores "
+            f"data.short_side_max is {config.data.short_side_max}, but {shards} stores "
             f"images with a short side of at most {stored} pixels, which would be enlarged; set "
             f"--data.short_side_max {stored} or pack anew"
         )
-    if manifest.num_samples("val") == 0:
-        faults.append(
-            f"{config.data.shards} has no validation images, by which a run is looked at; pack it "
-            "with pack.validation_fraction above 0"
+    return faults
+
+
+def _amount_faults(config: Config, mixture: Mixture) -> list[str]:
+    faults = []
+    if mixture.num_samples("val") == 0:
+        remedy = (
+            "pack it with pack.validation_fraction above 0"
+            if mixture.manifests[0].plan_sha256
+            else "name one of its shards val-*.tar, remove its manifest.json and index it again"
         )
-    num_samples = manifest.num_samples("train")
-    if num_samples < config.train.batch_size:
         faults.append(
-            f"train.batch_size is {config.train.batch_size}, but {config.data.shards} has only "
-            f"{num_samples} training samples; at most {num_samples}"
+            f"{config.data.shards} has no validation images, by which a run is looked at; {remedy}"
         )
-    elif resolve_schedule(config.schedule, num_samples // config.train.batch_size).total == 0:
+    for number, (one, manifest) in enumerate(zip(mixture.sets, mixture.manifests, strict=True)):
+        lanes, num_samples = mixture.lanes.count(number), manifest.num_samples("train")
+        if num_samples < lanes:
+            share = f", {lanes} of them from {one.shards}," if len(mixture.sets) > 1 else ","
+            faults.append(
+                f"train.batch_size is {config.train.batch_size}{share} but {one.shards} has only "
+                f"{num_samples} training samples; at most {num_samples}"
+            )
+    if not faults and not resolve_schedule(config.schedule, mixture.steps_per_epoch("train")).total:
         faults.append("schedule has no step")
     return faults
 

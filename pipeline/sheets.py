@@ -68,6 +68,7 @@ def validation_sheet(
     device: torch.device,
     caption: str = "",
     cache: str = "",
+    cache_limit_bytes: int = 0,
 ) -> tuple[Image.Image, bytes]:
     """The sheet of `count` validation samples, spread evenly, and the same as a PNG file.
 
@@ -75,7 +76,9 @@ def validation_sheet(
     """
     samples = evaluated_samples(load_manifest(shards_url).num_samples("val"), count)
     rows = []
-    for batch in read_in_order(shards_url, "val", samples, batch_size=8, cache=cache):
+    for batch in read_in_order(
+        shards_url, "val", samples, batch_size=8, cache=cache, cache_limit_bytes=cache_limit_bytes
+    ):
         images, masks = sample_tensors(batch, device)
         with torch.inference_mode():
             raw = network(images, masks)

@@ -17,7 +17,7 @@ from pipeline.networks.registry import build_completion, build_discriminator
 from pipeline.optimizers import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from pipeline.step import Player
 from pipeline.workers import Worker
-from shards.manifest import Manifest
+from shards.mixture import Mixture
 
 _GRAY = (0.5, 0.5, 0.5)
 
@@ -28,12 +28,12 @@ class RunState:
     Collective: every rank must build it.
     """
 
-    def __init__(self, config: Config, worker: Worker, manifest: Manifest) -> None:
+    def __init__(self, config: Config, worker: Worker, data: Mixture) -> None:
         torch.manual_seed(config.seed)
         completion = build_completion(config)
         discriminator = build_discriminator(config)
         completion.set_fill_color(
-            manifest.mean_color if config.completion.hole_fill == "mean" else _GRAY
+            data.mean_color if config.completion.hole_fill == "mean" else _GRAY
         )
         layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
         for network in (completion, discriminator):
@@ -104,12 +104,12 @@ def _load(network: nn.Module, tensors: dict[str, Tensor], name: str) -> None:
         raise ValueError(f"the checkpoint's {name} network does not fit: {error}") from error
 
 
-def state_facts(config: Config, manifest: Manifest, worker: Worker, step: int) -> dict[str, Any]:
+def state_facts(config: Config, data: Mixture, worker: Worker, step: int) -> dict[str, Any]:
     """What `state.json` says beside the step."""
     return {
         "config": config_mapping(config),
         "config_digest": config_digest(config),
-        "data_fingerprint": manifest.fingerprint,
+        "data_fingerprint": data.fingerprint,
         "seed": config.seed,
         "num_images": step * config.train.batch_size,
         "world_size": worker.world_size,
@@ -118,14 +118,14 @@ def state_facts(config: Config, manifest: Manifest, worker: Worker, step: int) -
 
 
 def resume_(
-    state: RunState, config: Config, manifest: Manifest, worker: Worker, say: Callable[[str], None]
+    state: RunState, config: Config, data: Mixture, worker: Worker, say: Callable[[str], None]
 ) -> int:
     """Loads what `config.resume` asks for into `state`; returns the steps already made.
 
     Collective: every rank must call. Raises ValueError where there is nothing intact to resume, or
     something that another configuration or other data made.
     """
-    found = worker.on_main(lambda: _find(config, manifest, say))
+    found = worker.on_main(lambda: _find(config, data, say))
     step = worker.broadcast_value(found.step if found else None)
     if step is None:
         return 0
@@ -139,10 +139,10 @@ def resume_(
     return step
 
 
-def _find(config: Config, manifest: Manifest, say: Callable[[str], None]) -> Checkpoint | None:
+def _find(config: Config, data: Mixture, say: Callable[[str], None]) -> Checkpoint | None:
     found = _chosen(config, say)
     if found is not None:
-        _require_same_run(found, config, manifest)
+        _require_same_run(found, config, data)
     return found
 
 
@@ -163,7 +163,7 @@ def _chosen(config: Config, say: Callable[[str], None]) -> Checkpoint | None:
     return read_checkpoint(config.resume)
 
 
-def _require_same_run(found: Checkpoint, config: Config, manifest: Manifest) -> None:
+def _require_same_run(found: Checkpoint, config: Config, data: Mixture) -> None:
     """A checkpoint continues exactly, or not at all."""
     facts = found.facts
     if facts["config_digest"] != config_digest(config):
@@ -178,9 +178,9 @@ def _require_same_run(found: Checkpoint, config: Config, manifest: Manifest) -> 
             f"the run at step {found.step} was made with another configuration: "
             f"{'; '.join(changed)}. Restore these values, or start under another --name"
         )
-    if facts["data_fingerprint"] != manifest.fingerprint:
+    if facts["data_fingerprint"] != data.fingerprint:
         raise ValueError(
             f"the run at step {found.step} was trained on another packed set (fingerprint "
             f"{facts['data_fingerprint'][:12]}, {config.data.shards} has "
-            f"{manifest.fingerprint[:12]}). Point --data.shards at it, or use another --name"
+            f"{data.fingerprint[:12]}). Point --data.shards at it, or use another --name"
         )

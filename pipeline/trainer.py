@@ -17,6 +17,7 @@ from pipeline.export import EXPORT_FOLDER, save_completion_network
 from pipeline.feed import DeviceFeed
 from pipeline.figures import RunningFigures
 from pipeline.preemption import StopRequest
+from pipeline.preflight import training_data
 from pipeline.run_files import RunFiles
 from pipeline.sample_record import SampleRecord
 from pipeline.schedule import Phase, Schedule, resolve_schedule
@@ -25,7 +26,7 @@ from pipeline.state import RunState, resume_, state_facts
 from pipeline.step import TrainingStep
 from pipeline.telemetry import read_metrics
 from pipeline.workers import Worker
-from shards.manifest import Manifest, load_manifest
+from shards.mixture import Mixture
 from shards.reader import ReaderSpec, ShardReader
 from shards.storage import join_url
 
@@ -44,14 +45,12 @@ def train(config: Config, worker: Worker, console: Console | None = None) -> Out
 
     Collective: every rank must call.
     """
-    manifest = load_manifest(config.data.shards)
-    schedule = resolve_schedule(
-        config.schedule, manifest.num_samples("train") // config.train.batch_size
-    )
+    data = training_data(config)
+    schedule = resolve_schedule(config.schedule, data.steps_per_epoch("train"))
     console = console or Console(soft_wrap=True, quiet=not worker.is_main)
-    state = RunState(config, worker, manifest)
-    start = resume_(state, config, manifest, worker, say=console.print)
-    run = Run(config, worker, manifest, schedule, state, start, console)
+    state = RunState(config, worker, data)
+    start = resume_(state, config, data, worker, say=console.print)
+    run = Run(config, worker, data, schedule, state, start, console)
     # Until the last write is done: a second signal must not cut it short.
     with StopRequest() as stop:
         try:
@@ -70,10 +69,10 @@ class Run:
     """One rank's part in a run. Methods without another word are collective."""
 
     def __init__(
-        self, config: Config, worker: Worker, manifest: Manifest, schedule: Schedule,
+        self, config: Config, worker: Worker, data: Mixture, schedule: Schedule,
         state: RunState, start: int, console: Console,
     ) -> None:  # fmt: skip
-        self.config, self.worker, self.manifest = config, worker, manifest
+        self.config, self.worker, self.data = config, worker, data
         self.schedule, self.state = schedule, state
         self.training_step = TrainingStep(
             state.completion, state.discriminator, config.loss, config.discriminator.local_size,
@@ -153,7 +152,7 @@ class Run:
 
         def save(files: RunFiles) -> None:
             files.telemetry.flush()  # first: a checkpoint must not outlive the metrics before it
-            facts = state_facts(self.config, self.manifest, self.worker, step)
+            facts = state_facts(self.config, self.data, self.worker, step)
             files.checkpoints.save(step, self.state.tensors(), facts)
 
         self._on_main(save)
@@ -169,6 +168,7 @@ class Run:
                 network, self.config.data.shards, count=self.config.log.sheet_images,
                 device=self.worker.device, caption=f"{self.config.name}, step {step}",
                 cache=self.config.data.cache,
+                cache_limit_bytes=self.config.data.cache_limit_bytes,
             )  # fmt: skip
             files.write(f"sheets/step-{step:09d}.png", png)
             files.telemetry.picture("validation", step, picture)
@@ -193,7 +193,7 @@ class Run:
         def write(files: RunFiles) -> None:
             facts: dict[str, Any] = {
                 "weights": self.config.evaluation.weights,
-                "data_fingerprint": self.manifest.fingerprint,
+                "data_fingerprint": self.data.fingerprint,
                 "evaluation": evaluation.methods["glcic"],
             }
             url = join_url(files.folder, EXPORT_FOLDER)
@@ -226,6 +226,8 @@ def reader_spec(config: Config, worker: Worker) -> ReaderSpec:
         short_side_max=data.short_side_max, horizontal_flip=data.horizontal_flip,
         decode_threads=data.decode_threads or worker.cores_per_rank,
         prefetch_batches=data.prefetch_batches, cache=data.cache,
+        cache_limit_bytes=data.cache_limit_bytes, check_crc=data.check_crc, damaged=data.damaged,
+        weight=data.weight, mixture=data.mixture,
     )  # fmt: skip
 
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import itertools
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 from shards.cores import available_cores
-from shards.crops import CropBox, CropRecipe, crop_box, decode_crop
-from shards.dataset import ShardSet
+from shards.crops import CropBox, CropRecipe
+from shards.dataset import OPEN_SHARDS, ShardSet
 from shards.manifest import Manifest
-from shards.order import LaneOrder, lanes_of
+from shards.mixture import Mixture, WeightedSet
+from shards.open_shard import OpenShard
+from shards.order import lanes_of
+from shards.prefetch import Prefetcher
 from shards.ring import BatchArrays, BatchLayout
+from shards.sample_reading import SampleReader, fill_facts
+from shards.storage import storage_counters
 
 _CHUNKS_PER_THREAD = 4  # a batch is handed out in pieces: small enough that no thread waits long
+_OPEN_SHARDS_SPARE = 2  # that lanes are just leaving
 
 
 @dataclass(frozen=True)
@@ -32,30 +38,48 @@ class ReaderSpec:
     short_side_min: int  # pixels: see CropRecipe
     short_side_max: int
     horizontal_flip: bool
+    weight: float = 1.0  # of `shards` in a mixture
+    mixture: tuple[WeightedSet, ...] = ()  # further sets
     decode_threads: int = 0  # 0: every core that this process may use
     prefetch_batches: int = 4  # slots of the ring
-    cache: str = ""  # local folder for shards of a remote set; empty: a temporary one
+    cache: str = ""  # local folder for shards of a remote set; empty: one that the machine shares
+    cache_limit_bytes: int = 0  # 0: what its disk allows
+    check_crc: bool = True  # of every sample
+    damaged: Literal["stop", "substitute"] = "stop"  # what happens to samples that cannot be read
+
+    @classmethod
+    def from_mapping(cls, values: dict[str, Any]) -> ReaderSpec:
+        """The opposite of `dataclasses.asdict`, also after a journey through JSON."""
+        mixture = tuple(WeightedSet(**one) for one in values["mixture"])
+        return cls(**{**values, "mixture": mixture})
 
     @property
     def lanes(self) -> range:
         return lanes_of(self.batch_size, self.rank, self.world_size)
 
-    def order(self, manifest: Manifest) -> LaneOrder:
-        masks = manifest.recipe.masks.masks_per_image
-        counts = [entry.num_images * masks for entry in manifest.splits[self.split]]
-        return LaneOrder(counts, self.batch_size, self.seed)
+    def load(self) -> Mixture:
+        """Reads the manifests. Raises ValueError for what the sets cannot give, and
+        FileNotFoundError where there is none, before anything is started."""
+        sets = (WeightedSet(self.shards, self.weight), *self.mixture)
+        mixture = Mixture(sets, self.batch_size)
+        self._check(mixture)
+        return mixture
 
-    def layout(self, manifest: Manifest) -> BatchLayout:
-        recipe = manifest.recipe
-        return BatchLayout(len(self.lanes), recipe.crop_size, recipe.masks.holes_per_mask)
+    def layout(self, mixture: Mixture) -> BatchLayout:
+        recipe = mixture.recipe
+        return BatchLayout(
+            len(self.lanes),
+            recipe.crop_size,
+            recipe.masks.holes_per_mask,
+            mixture.has_free_form_masks,
+        )
 
-    def check(self, manifest: Manifest) -> None:
-        """Raises ValueError for what this set cannot give, before anything is started."""
-        crop_size = manifest.recipe.crop_size
-        if self.split not in manifest.splits:
-            raise ValueError(
-                f"{self.shards} has no split {self.split!r}; it has {', '.join(manifest.splits)}"
-            )
+    def _check(self, mixture: Mixture) -> None:
+        crop_size = mixture.recipe.crop_size
+        for one, manifest in zip(mixture.sets, mixture.manifests, strict=True):
+            if self.split not in manifest.splits:
+                known = ", ".join(manifest.splits)
+                raise ValueError(f"{one.shards} has no split {self.split!r}; it has {known}")
         if not crop_size <= self.short_side_min <= self.short_side_max:
             raise ValueError(
                 f"short_side_min and short_side_max are {self.short_side_min} and "
@@ -66,7 +90,7 @@ class ReaderSpec:
             if getattr(self, name) < minimum:
                 raise ValueError(f"{name} is {getattr(self, name)}: must be at least {minimum}")
         lanes_of(self.batch_size, self.rank, self.world_size)
-        self.order(manifest)
+        mixture.order(self.split, self.seed)
 
 
 @dataclass
@@ -92,32 +116,58 @@ class Batch(BatchArrays):
 class BatchAssembler:
     """Puts batches together in any order of steps; decoding runs in `spec.decode_threads` threads.
 
-    Raises what `ShardSet` and `ReaderSpec.check` raise.
+    Raises what `ShardSet` and `ReaderSpec.load` raise.
     """
 
     def __init__(self, spec: ReaderSpec) -> None:
-        self._set = ShardSet(spec.shards, spec.split, spec.cache)
-        spec.check(self._set.manifest)
-        self._order = spec.order(self._set.manifest)
+        mixture = spec.load()
         self._lanes = spec.lanes
-        self.layout = spec.layout(self._set.manifest)
-        self._recipe = CropRecipe(
+        self._order = mixture.order(spec.split, spec.seed)
+        self._sets = [
+            ShardSet(
+                one.shards,
+                spec.split,
+                spec.cache,
+                cache_limit_bytes=spec.cache_limit_bytes,
+                check_crc=spec.check_crc,
+                check_files=spec.damaged == "stop",
+                # Those that are cached stay there while they are open: no more than are read.
+                open_shards=min(OPEN_SHARDS, len(self._lanes) + _OPEN_SHARDS_SPARE),
+                manifest=manifest,
+            )
+            for one, manifest in zip(mixture.sets, mixture.manifests, strict=True)
+        ]
+        self.layout = spec.layout(mixture)
+        recipe = CropRecipe(
             crop_size=self.layout.crop_size,
             short_side_min=spec.short_side_min,
             short_side_max=spec.short_side_max,
             horizontal_flip=spec.horizontal_flip,
             seed=spec.seed,
         )
+        self._reader = SampleReader(
+            mixture, self._sets, self._order, recipe, spec.damaged == "substitute"
+        )
         threads = spec.decode_threads or available_cores()
-        self._chunk = max(1, len(self._lanes) // (_CHUNKS_PER_THREAD * threads))
+        chunks = _CHUNKS_PER_THREAD * threads if threads > 1 else 1
+        self._chunk = max(1, -(-len(self._lanes) // chunks))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        self._counting = threading.Lock()
-        self.bytes_read = 0  # of compressed images
-        self.decode_seconds = 0.0  # of all threads together
+        is_remote = any(one.cache is not None for one in self._sets)
+        self._prefetcher = Prefetcher(self._prefetch) if is_remote else None
 
     @property
     def steps_per_epoch(self) -> int:
         return self._order.steps_per_epoch
+
+    def counters(self) -> dict[str, float]:
+        """What has been counted so far, by all threads and all sets together."""
+        counted: dict[str, float] = {}
+        sources = [("", self._reader.counters), ("storage_", storage_counters)]
+        sources += [("cache_", one.cache.counters) for one in self._sets if one.cache is not None]
+        for prefix, source in sources:
+            for name, value in source.snapshot().items():
+                counted[prefix + name] = counted.get(prefix + name, 0) + value
+        return counted
 
     def assemble(self, step: int, out: BatchArrays | None = None) -> Batch:
         """The batch of a step, in `out` or in new arrays."""
@@ -130,6 +180,8 @@ class BatchAssembler:
 
     def submit(self, step: int, arrays: BatchArrays) -> list[Future[None]]:
         """Starts filling `arrays`; they hold the batch when every future has its result."""
+        if self._prefetcher is not None:
+            self._prefetcher.want(self._order.shards_ahead(step, self._lanes))
         rows = range(len(self._lanes))
         return [
             self._pool.submit(self._fill, step, rows[first : first + self._chunk], arrays)
@@ -138,77 +190,69 @@ class BatchAssembler:
 
     def close(self, wait_for_threads: bool = True) -> None:
         self._pool.shutdown(wait=wait_for_threads, cancel_futures=True)
-        self._set.close()
+        if self._prefetcher is not None:
+            self._prefetcher.close()
+        for one in self._sets:
+            one.close()
 
     def _fill(self, step: int, rows: range, arrays: BatchArrays) -> None:
         start, num_bytes = time.perf_counter(), 0
         for row in rows:
-            address = self._order.locate(step, self._lanes[row])
-            shard, position = address.shard, address.position
-            record = self._set.records[shard][position // self._set.masks_per_image]
-            box = crop_box(
-                self._recipe,
-                address.epoch,
-                self._set.sample_number(shard, position),
-                int(record["image_width"]),
-                int(record["image_height"]),
-            )
-            num_bytes += fill_row(self._set, shard, position, box, arrays, row)
-        with self._counting:
-            self.bytes_read += num_bytes
-            self.decode_seconds += time.perf_counter() - start
+            num_bytes += self._reader.fill(self._order.locate(step, self._lanes[row]), arrays, row)
+        self._reader.counters.add(
+            bytes_read=num_bytes, decode_seconds=time.perf_counter() - start
+        )
 
-
-def fill_row(
-    shard_set: ShardSet, shard: int, position: int, box: CropBox, arrays: BatchArrays, row: int
-) -> int:
-    """Writes one sample into a row of `arrays`; returns the size of its JPEG in bytes."""
-    image, mask = divmod(position, shard_set.masks_per_image)
-    jpeg = shard_set.image_bytes(shard, image)
-    try:
-        decode_crop(jpeg, box, arrays.images[row])
-    except ValueError as error:
-        name = shard_set.image_name(shard, image)
-        raise ValueError(f"{name} cannot be decoded ({error}); pack the set again") from error
-    record = shard_set.records[shard][image]
-    arrays.completion_holes[row] = record["completion_holes"][mask]
-    arrays.discriminator_holes[row] = record["discriminator_holes"][mask]
-    arrays.samples[row] = shard_set.sample_number(shard, position)
-    arrays.labels[row] = record["label"]
-    return jpeg.nbytes
+    def _prefetch(self, place: tuple[int, int]) -> None:
+        data_set, shard = place
+        self._sets[data_set].prefetch(shard)
 
 
 def read_in_order(
-    shards_url: str, split: str, samples: Iterable[int], batch_size: int, cache: str = ""
+    shards_url: str,
+    split: str,
+    samples: Iterable[int],
+    batch_size: int,
+    cache: str = "",
+    cache_limit_bytes: int = 0,
 ) -> Iterator[Batch]:
     """The given samples of a split as they are stored, without resampling; the last batch may be
-    smaller. Raises ValueError where an image is not stored at the size of the crop."""
-    shard_set = ShardSet(shards_url, split, cache)
+    smaller. Raises ValueError where an image is not stored at the size of the crop; only of shards
+    that others have packed the centre square is taken, scaled to that size."""
+    shard_set = ShardSet(shards_url, split, cache, cache_limit_bytes=cache_limit_bytes)
     recipe = shard_set.manifest.recipe
-    whole = CropBox(x=0, y=0, side=recipe.crop_size, flip=False)
     remaining = iter(samples)
     try:
         for step in itertools.count():
             chosen = list(itertools.islice(remaining, batch_size))
             if not chosen:
                 return
-            layout = BatchLayout(len(chosen), recipe.crop_size, recipe.masks.holes_per_mask)
+            layout = BatchLayout(
+                len(chosen),
+                recipe.crop_size,
+                recipe.masks.holes_per_mask,
+                recipe.masks.kind == "strokes",
+            )
             arrays = layout.allocate()
             for row, sample in enumerate(chosen):
-                shard, position = shard_set.locate(sample)
-                _check_stored_size(shard_set, shard, position, recipe.crop_size)
-                fill_row(shard_set, shard, position, whole, arrays, row)
+                number, position = shard_set.locate(sample)
+                shard = shard_set.open(number)
+                image, mask = divmod(position, shard_set.masks_per_image)
+                box = _stored_square(shard, image, shard_set.manifest)
+                shard.decode(image, box, arrays.images[row])
+                fill_facts(shard_set, shard, image, mask, arrays, row)
+                arrays.samples[row], arrays.labels[row] = sample, shard.labels[image]
             yield Batch.over(arrays, step)
     finally:
         shard_set.close()
 
 
-def _check_stored_size(shard_set: ShardSet, shard: int, position: int, crop_size: int) -> None:
-    image = position // shard_set.masks_per_image
-    record = shard_set.records[shard][image]
-    width, height = int(record["image_width"]), int(record["image_height"])
-    if (width, height) != (crop_size, crop_size):
+def _stored_square(shard: OpenShard, image: int, manifest: Manifest) -> CropBox:
+    width, height, size = shard.widths[image], shard.heights[image], manifest.recipe.crop_size
+    if manifest.plan_sha256 and (width, height) != (size, size):
         raise ValueError(
-            f"{shard_set.image_name(shard, image)} has {width} x {height} pixels, not the crop's "
-            f"{crop_size} x {crop_size}: only validation images can be read without resampling"
+            f"{shard.image_name(image)} has {width} x {height} pixels, not the crop's {size} x "
+            f"{size}: only validation images can be read without resampling"
         )
+    side = min(width, height)
+    return CropBox(x=(width - side) // 2, y=(height - side) // 2, side=side, flip=False)

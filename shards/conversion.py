@@ -1,16 +1,17 @@
-"""From a source file, whatever it holds, to the JPEG that is stored: 8-bit RGB, upright, scaled.
+"""From a source file, whatever it holds, to the image that is stored: 8-bit RGB, upright, scaled.
 
-Plain JPEGs take a fast path (scaled decoding in libjpeg, area averaging); the rest goes through
-Pillow. What had to be changed is named, so that it can be counted.
+Plain JPEGs take a fast path (scaled decoding in libjpeg); the rest goes through Pillow. What had to
+be changed is named, so that it can be counted.
 """
 
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 import cv2
@@ -18,12 +19,14 @@ import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
+from shards.encodings import LONGEST_SIDE, encode_image
 from shards.recipe import PackRecipe
+from shards.resizing import shrink, whole_reduction
 
 # Formats with a signature that can be trusted; others would run interpreters (EPS) or guess (TGA).
 _FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
-_LONGEST_SIDE = 65_500  # libjpeg's limit
-_SIDE_MARGIN = 2  # scaled decoding keeps at least this many times the wanted side: see _decode_jpeg
+MOST_PIXELS = 178_956_970  # of a source image: half a gigabyte of RGB, as Pillow refuses it too
+_LARGEST_JPEG_REDUCTION = 8  # of libjpeg
 _ORIENTATION_TAG = 0x0112
 _BITS_PER_SAMPLE_TAG, _PLANES_TAG = 258, 284  # of TIFF; the planes are apart if the latter is 2
 _TURNS = {
@@ -43,7 +46,7 @@ class UnusableImage(ValueError):
 
 @dataclass(frozen=True)
 class StoredImage:
-    jpeg: bytes
+    data: bytes  # in the recipe's encoding
     width: int
     height: int
     original_size: tuple[int, int]  # width and height of the upright source image
@@ -54,6 +57,9 @@ class StoredImage:
 @lru_cache(maxsize=1)
 def _formats() -> tuple[str, ...]:
     Image.init()
+    # What they would say of a bad file on stderr is said in its refusal.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
@@ -64,14 +70,14 @@ def _extensions() -> dict[str, str]:
     }
 
 
-def has_image_extension(path: Path) -> bool:
-    return path.suffix.lower() in _extensions()
+def has_image_extension(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in _extensions()
 
 
-def has_image_content(path: Path) -> bool:
-    """Whether the file begins like an image; an unreadable file does not."""
+def has_image_content(data: bytes) -> bool:
+    """Whether a file of this content is an image. Some formats (TIFF) need the whole file."""
     try:
-        with Image.open(path, formats=_formats()):
+        with Image.open(io.BytesIO(data), formats=_formats()):
             return True
     except Image.DecompressionBombError:
         return True
@@ -79,79 +85,78 @@ def has_image_content(path: Path) -> bool:
         return False
 
 
-def convert_image(path: Path, split: str, recipe: PackRecipe) -> StoredImage:
-    """Read, decode, turn upright, scale and encode one image.
+def convert_image(data: bytes, name: str, split: str, recipe: PackRecipe) -> StoredImage:
+    """Decode, turn upright, scale and encode one image, the content of the file `name`.
 
     "train": the short side becomes min(original, recipe.short_side), the aspect stays. "val": the
-    centre square is scaled to recipe.crop_size. Raises UnusableImage with the reason.
+    centre square is scaled to recipe.crop_size. Raises UnusableImage with the reason; images of
+    more than MOST_PIXELS are refused before they are decoded.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UnusableImage(f"cannot be read: {error.strerror or error}") from error
     if not data:
         raise UnusableImage("the file is empty")
     try:
-        return _convert(data, path, split, recipe)
+        return _convert(data, name, split, recipe)
     except UnusableImage:
         raise
     except UnidentifiedImageError as error:
         raise UnusableImage("not an image, or damaged at its beginning") from error
     except Image.DecompressionBombError as error:
-        raise UnusableImage(f"too many pixels: {error}") from error
+        raise UnusableImage(f"too many pixels: more than {MOST_PIXELS}") from error
     except Exception as error:  # decoders meet damage with every kind of exception
         raise UnusableImage(f"damaged: {str(error) or type(error).__name__}") from error
 
 
-def _convert(data: bytes, path: Path, split: str, recipe: PackRecipe) -> StoredImage:
+def _convert(data: bytes, name: str, split: str, recipe: PackRecipe) -> StoredImage:
     image = Image.open(io.BytesIO(data), formats=_formats())
-    conversions = list(_conversions_of_file(image, path))
-    short_side = min(image.size)
-    if short_side < recipe.crop_size:
-        raise UnusableImage(
-            f"too small: {image.width}x{image.height}, the short side must be at least "
-            f"{recipe.crop_size}"
-        )
-    target = recipe.crop_size if split == "val" else min(short_side, recipe.short_side)
-    if max(image.size) * target / short_side > _LONGEST_SIDE:
-        raise UnusableImage(f"too elongated: {image.width}x{image.height}")
+    _require_size(image.size, split, recipe)
+    conversions = _conversions_of_file(image, name)
     is_deep = has_more_than_8_bits(image)  # before the EXIF, for which Pillow decodes a PNG
     orientation = image.getexif().get(_ORIENTATION_TAG, 1)
-
     size = image.size
+    target = _short_side(size, split, recipe)
     pixels, conversions_of_pixels = _decode(data, image, target, is_deep)
-    pixels = _square(pixels, target) if split == "val" else _scaled(pixels, size, target)
+    pixels = _square(pixels, size, target) if split == "val" else _scaled(pixels, size, target)
     conversions += conversions_of_pixels
     if orientation in _TURNS:
         pixels = np.asarray(Image.fromarray(pixels).transpose(_TURNS[orientation]))
         size = size[::-1] if orientation >= 5 else size
         conversions.append("rotated as its EXIF says")
-    return _encode(pixels, size, recipe.jpeg_quality, tuple(conversions))
-
-
-def _encode(
-    pixels: np.ndarray, original_size: tuple[int, int], quality: int, conversions: tuple[str, ...]
-) -> StoredImage:
-    pixels = np.ascontiguousarray(pixels)
-    height, width = pixels.shape[:2]
     return StoredImage(
-        jpeg=simplejpeg.encode_jpeg(pixels, quality=quality, colorsubsampling="420"),
-        width=width,
-        height=height,
-        original_size=original_size,
+        data=encode_image(pixels, recipe),
+        width=pixels.shape[1],
+        height=pixels.shape[0],
+        original_size=size,
         color_sum=np.array(cv2.sumElems(pixels)[:3]),
-        conversions=conversions,
+        conversions=tuple(conversions),
     )
 
 
-def _conversions_of_file(image: Image.Image, path: Path) -> list[str]:
+def _require_size(size: tuple[int, int], split: str, recipe: PackRecipe) -> None:
+    width, height = size
+    if width * height > MOST_PIXELS:
+        raise UnusableImage(f"too many pixels: {width}x{height}, more than {MOST_PIXELS}")
+    if min(size) < recipe.crop_size:
+        raise UnusableImage(
+            f"too small: {width}x{height}, the short side must be at least {recipe.crop_size}"
+        )
+    longest = max(size) * _short_side(size, split, recipe) / min(size)
+    if longest > LONGEST_SIDE[recipe.encoding]:
+        raise UnusableImage(f"too elongated: {width}x{height}")
+
+
+def _short_side(size: tuple[int, int], split: str, recipe: PackRecipe) -> int:
+    """Of the stored image, which is never larger than the original."""
+    return recipe.crop_size if split == "val" else min(*size, recipe.short_side)
+
+
+def _conversions_of_file(image: Image.Image, name: str) -> list[str]:
     kinds = []
-    expected = _extensions().get(path.suffix.lower())
+    expected = _extensions().get(PurePosixPath(name).suffix.lower())
     same_family = {"MPO": "JPEG"}  # a JPEG with further pictures behind the first
-    name = image.format or ""
-    if expected is None or same_family.get(expected, expected) != same_family.get(name, name):
+    actual = image.format or ""
+    if expected is None or same_family.get(expected, expected) != same_family.get(actual, actual):
         kinds.append("named otherwise than its content")
-    if getattr(image, "n_frames", 1) > 1 and name != "MPO":
+    if getattr(image, "n_frames", 1) > 1 and actual != "MPO":
         kinds.append("first of several frames")
     return kinds
 
@@ -184,14 +189,11 @@ def _decode(
 
 
 def _decode_jpeg(data: bytes, size: tuple[int, int], target: int) -> np.ndarray:
-    """Decode at 1, 1/2, 1/4 or 1/8, keeping at least twice the wanted short side.
+    """Decode at 1, 1/2, 1/4 or 1/8, as far as the sharpness of the result does not suffer.
 
-    Only powers of two: the other scales of libjpeg are no faster and cost 13 dB. Below twice the
-    wanted side its scaling would decide the sharpness, instead of the area average that follows.
+    Only powers of two: the other scales of libjpeg are no faster and cost 13 dB.
     """
-    factor = 8
-    while factor > 1 and min(size) < _SIDE_MARGIN * target * factor:
-        factor //= 2
+    factor = min(whole_reduction(min(size) / target), _LARGEST_JPEG_REDUCTION)
     width, height = (-(-side // factor) for side in size)
     pixels: np.ndarray = simplejpeg.decode_jpeg(
         data, "RGB", min_factor=factor, min_width=width, min_height=height
@@ -257,17 +259,20 @@ def _scaled(pixels: np.ndarray, original_size: tuple[int, int], target: int) -> 
     """`target` is the new short side; the aspect is the original's, not the scaled decoding's."""
     short_side = min(original_size)
     width, height = (round(side * target / short_side) for side in original_size)
-    return _resized(pixels, width, height)
+    factor = _factor(pixels, original_size)
+    return shrink(pixels, width, height, (original_size[0] / factor, original_size[1] / factor))
 
 
-def _square(pixels: np.ndarray, target: int) -> np.ndarray:
+def _square(pixels: np.ndarray, original_size: tuple[int, int], target: int) -> np.ndarray:
+    """The centre square, to half a pixel of the decoded picture, at the size `target`."""
+    extent = min(original_size) / _factor(pixels, original_size)
     height, width = pixels.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    return _resized(pixels[top : top + side, left : left + side], target, target)
+    square = pixels[top : top + side, left : left + side]
+    return shrink(square, target, target, (extent, extent))
 
 
-def _resized(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-    if pixels.shape[:2] == (height, width):
-        return pixels
-    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+def _factor(pixels: np.ndarray, original_size: tuple[int, int]) -> int:
+    """Of a scaled decoding, whose sides are rounded up."""
+    return round(max(original_size) / max(pixels.shape[:2]))

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
-import simplejpeg
 
-from shards.randomness import uniform
+from shards.encodings import decode_image
+from shards.randomness import four_uniform
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,13 @@ class CropRecipe:
     horizontal_flip: bool
     seed: int
 
+    @property
+    def is_trivial(self) -> bool:
+        """Whether an image stored at the size of the crop is always taken as it is."""
+        return self.crop_size == self.short_side_max and not self.horizontal_flip
 
-@dataclass(frozen=True)
-class CropBox:
+
+class CropBox(NamedTuple):
     """A square in pixels of the stored image."""
 
     x: int
@@ -37,34 +42,39 @@ class CropBox:
     flip: bool
 
 
-def crop_box(recipe: CropRecipe, epoch: int, sample: int, width: int, height: int) -> CropBox:
-    """The crop of a sample in an epoch; `sample` is its number in the split."""
-    draws = uniform(recipe.seed, "crop", epoch, sample, count=4).tolist()
+def crop_box(
+    recipe: CropRecipe, epoch: int, sample: int, width: int, height: int, data_set: int = 0
+) -> CropBox:
+    """The crop of a sample in an epoch; `sample` is its number in its split of the `data_set`-th
+    set of a mixture."""
     short_side = min(width, height)
-    target = recipe.short_side_min + int(
-        draws[0] * (recipe.short_side_max - recipe.short_side_min + 1)
-    )
+    if recipe.is_trivial and width == height == recipe.crop_size:
+        return CropBox(0, 0, short_side, False)
+    purpose = f"crop {data_set}" if data_set else "crop"
+    scale, left, top, mirror = four_uniform(recipe.seed, purpose, epoch, sample)
+    span = recipe.short_side_max - recipe.short_side_min + 1
+    target = recipe.short_side_min + int(scale * span)
     side = min(short_side, max(1, round(recipe.crop_size * short_side / target)))
     return CropBox(
-        x=int(draws[1] * (width - side + 1)),
-        y=int(draws[2] * (height - side + 1)),
+        x=int(left * (width - side + 1)),
+        y=int(top * (height - side + 1)),
         side=side,
-        flip=recipe.horizontal_flip and draws[3] < 0.5,
+        flip=recipe.horizontal_flip and mirror < 0.5,
     )
 
 
-def decode_crop(jpeg: memoryview | bytes, box: CropBox, out: np.ndarray) -> None:
-    """Fills `out` (S, S, 3) uint8 RGB. ValueError if the JPEG is broken or smaller than the box."""
-    height, width = simplejpeg.decode_jpeg_header(jpeg)[:2]
-    if box.x + box.side > width or box.y + box.side > height:
-        raise ValueError(f"it has {width} x {height} pixels, too few for the crop {box}")
+def decode_crop(
+    data: memoryview | bytes, box: CropBox, width: int, height: int, out: np.ndarray
+) -> None:
+    """Fills `out` (S, S, 3) uint8 RGB, contiguous. `width` and `height` are what the image has to
+    have; ValueError if it is broken or has another size."""
     size = out.shape[0]
-    if (width, height, box.flip) == (size, size, False):
-        simplejpeg.decode_jpeg(jpeg, buffer=out)
+    if width == height == size == box.side and not box.flip:
+        decode_image(data, out.reshape(-1), width, height)
         return
     scratch = _scratch(height * width * 3 + out.nbytes)
     resized = scratch[: out.nbytes].reshape(out.shape)
-    pixels = simplejpeg.decode_jpeg(jpeg, buffer=scratch[out.nbytes :])
+    pixels = decode_image(data, scratch[out.nbytes :], width, height)
     region = pixels[box.y : box.y + box.side, box.x : box.x + box.side]
     if not box.flip:
         _resize(region, out)

@@ -4,43 +4,59 @@ against the index."""
 from __future__ import annotations
 
 import hashlib
-import mmap
-import zlib
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+import sys
+import threading
+from collections import OrderedDict
 
 import numpy as np
 
 from shards.cache import ShardCache, check_shard_size
 from shards.index import decode_index, index_name
-from shards.manifest import ShardEntry, load_manifest
+from shards.indexing import rebuild_index
+from shards.manifest import Manifest, ShardEntry, load_manifest
+from shards.open_shard import OpenShard, map_descriptor, map_file
 from shards.storage import is_local, join_url, list_names, local_path, read_bytes
 
 OPEN_SHARDS = 256  # maps kept at once; each holds one file descriptor
-INDEX_READERS = 8  # index files are small: on object storage their latency is what costs
 
 
 class ShardSet:
-    """One split of a packed set.
+    """One split of a packed set. Shards are opened, and their indexes read, on first use.
 
-    Opening raises FileNotFoundError for a missing file and ValueError for one that is not as the
-    manifest says. Remote shards are checked when they are fetched, on first use.
+    Opening raises FileNotFoundError for a missing shard and ValueError for one that has not the
+    size that the manifest says; using a shard raises ValueError where it has other bytes. An index
+    that is missing or damaged is made anew from its shard, which is told.
     """
 
-    def __init__(self, url: str, split: str, cache: str = "") -> None:
+    def __init__(
+        self,
+        url: str,
+        split: str,
+        cache: str = "",
+        *,
+        cache_limit_bytes: int = 0,
+        check_crc: bool = True,
+        check_files: bool = True,
+        open_shards: int = OPEN_SHARDS,
+        manifest: Manifest | None = None,
+    ) -> None:
         self.url = url
         self.split = split
-        self.manifest = load_manifest(url)
+        self.manifest = manifest or load_manifest(url)
         if split not in self.manifest.splits:
             known = ", ".join(self.manifest.splits)
             raise ValueError(f"{url} has no split {split!r}; it has {known}")
         self.entries: list[ShardEntry] = self.manifest.splits[split]
-        self._check_shards()
-        self.records: list[np.ndarray] = self._read_indexes()
+        self._check_crc = check_crc
+        if check_files:
+            self._check_shards()
         counts = [entry.num_images for entry in self.entries]
         self._first_image = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-        self._cache = None if is_local(url) else ShardCache(url, cache)
-        self._mapped = lru_cache(maxsize=OPEN_SHARDS)(self._map_shard)
+        self.cache = None if is_local(url) else ShardCache(url, cache, cache_limit_bytes)
+        self._max_open = max(1, open_shards)
+        self._open: OrderedDict[int, OpenShard] = OrderedDict()  # least recently used first
+        self._lock = threading.Lock()
+        self._opening: dict[int, threading.Lock] = {}
 
     @property
     def masks_per_image(self) -> int:
@@ -64,28 +80,61 @@ class ShardSet:
         shard = int(self._first_image.searchsorted(image, side="right")) - 1
         return shard, sample - self.sample_number(shard, 0)
 
+    def shard_name(self, shard: int) -> str:
+        return join_url(self.url, self.entries[shard].name)
+
+    def open(self, shard: int) -> OpenShard:
+        """The shard, opened now if it is not; from a remote set it is fetched then."""
+        with self._lock:
+            opened = self._open.get(shard)
+            if opened is not None:
+                self._open.move_to_end(shard)
+                return opened
+            opening = self._opening.setdefault(shard, threading.Lock())
+        with opening:  # by one thread: the others wait for it
+            with self._lock:
+                if shard in self._open:
+                    return self._open[shard]
+            opened = self._open_shard(shard)
+            with self._lock:
+                self._open[shard] = opened
+                self._opening.pop(shard, None)
+                while len(self._open) > self._max_open:
+                    self._open.popitem(last=False)[1].close()
+        return opened
+
+    def records(self, shard: int) -> np.ndarray:
+        """The index of a shard; the shard itself is neither opened nor fetched for it."""
+        with self._lock:
+            if shard in self._open:
+                return self._open[shard].records
+        return self._read_index(shard)
+
     def image_bytes(self, shard: int, image: int) -> memoryview:
-        """The stored JPEG, a view into the mapped shard. ValueError if its checksum is wrong."""
-        record = self.records[shard][image]
-        start = int(record["image_offset"])
-        data = self._mapped(shard)[start : start + int(record["image_size"])]
-        if zlib.crc32(data) != int(record["image_crc32"]):
-            raise ValueError(
-                f"{self.image_name(shard, image)} is damaged: its checksum does not match; "
-                "copy the shard again from its source or run `glcic pack` again"
-            )
-        return data
+        """The stored image, a view into the mapped shard. ValueError if its checksum is wrong."""
+        return self.open(shard).image_bytes(image)
+
+    def mask_bytes(self, shard: int, image: int) -> memoryview:
+        """The PNG of the image's masks, a view into the mapped shard; empty for rectangles."""
+        return self.open(shard).mask_bytes(image)
 
     def image_name(self, shard: int, image: int) -> str:
         """The image as messages call it: its key and the shard it lies in."""
-        key = int(self.records[shard][image]["image_number"])
-        return f"{key:08d}.jpg in {join_url(self.url, self.entries[shard].name)}"
+        return self.open(shard).image_name(image)
+
+    def prefetch(self, shard: int) -> None:
+        """Brings a remote shard into the cache; nothing is to be done for a local one."""
+        if self.cache is not None:
+            self.cache.open(self.entries[shard]).close()
 
     def close(self) -> None:
-        """Views handed out stay valid; a temporary cache folder is removed."""
-        self._mapped.cache_clear()
-        if self._cache is not None:
-            self._cache.close()
+        """Views handed out stay valid."""
+        with self._lock:
+            opened, self._open = list(self._open.values()), OrderedDict()
+        for shard in opened:
+            shard.close()
+        if self.cache is not None:
+            self.cache.close()
 
     def _check_shards(self) -> None:
         """Presence, and on a local disk the size, of every shard."""
@@ -100,40 +149,61 @@ class ShardSet:
             if is_local(self.url):
                 check_shard_size(local_path(name).stat().st_size, entry, name)
 
-    def _read_indexes(self) -> list[np.ndarray]:
-        with ThreadPoolExecutor(INDEX_READERS) as pool:
-            files = list(pool.map(self._read_index_file, self.entries))
-        # Not in the threads: Python 3.11 parses literals, as NumPy's header is, in one at a time.
-        return [
-            decode_index(data, join_url(self.url, index_name(entry.name)))
-            for data, entry in zip(files, self.entries, strict=True)
-        ]
-
-    def _read_index_file(self, entry: ShardEntry) -> bytes:
-        name = join_url(self.url, index_name(entry.name))
+    def _open_shard(self, shard: int) -> OpenShard:
+        entry, name = self.entries[shard], self.shard_name(shard)
+        held = None if self.cache is None else self.cache.open(entry)
+        close = _nothing if held is None else held.close
         try:
+            data = map_file(local_path(name)) if held is None else map_descriptor(held.fileno())
+            check_shard_size(data.nbytes, entry, name)
+            try:
+                records = self._read_index(shard)
+            except (FileNotFoundError, ValueError) as error:
+                records = self._rebuilt_index(shard, data, error)
+        except BaseException:
+            close()
+            raise
+        return OpenShard(
+            name,
+            data,
+            records,
+            extension=self.manifest.recipe.extension,
+            check_crc=self._check_crc,
+            close=close,
+        )
+
+    def _read_index(self, shard: int) -> np.ndarray:
+        entry = self.entries[shard]
+        name = join_url(self.url, index_name(entry.name))
+        if self.cache is not None:
+            data = self.cache.fetch_index(entry)
+        else:
             data = read_bytes(name)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(_missing(name)) from error
         if hashlib.sha256(data).hexdigest() != entry.index_sha256:
             raise ValueError(
-                f"{name} is damaged: its SHA-256 is not the manifest's; "
-                "copy it again from its source or run `glcic pack` again"
+                f"{name} is damaged: its SHA-256 is not the manifest's"
             )
-        return data
+        return decode_index(data, name)
 
-    def _map_shard(self, shard: int) -> memoryview:
-        entry = self.entries[shard]
-        name = join_url(self.url, entry.name)
-        path = local_path(name) if self._cache is None else self._cache.fetch(entry)
-        with open(path, "rb") as file:
-            view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        check_shard_size(view.nbytes, entry, str(path))
-        return view
+    def _rebuilt_index(self, shard: int, data: memoryview, fault: Exception) -> np.ndarray:
+        """The index made anew from the shard: the manifest's SHA-256 says whether it is the one."""
+        name, entry = self.shard_name(shard), self.entries[shard]
+        print(f"data: {fault}; making it anew from {name}", file=sys.stderr, flush=True)
+        index = rebuild_index(data, self.manifest.recipe, name)
+        if hashlib.sha256(index).hexdigest() != entry.index_sha256:
+            raise ValueError(
+                f"{fault}, and the one made anew from {name} is not the one that the manifest "
+                "names either; mend the set with `glcic repack`"
+            ) from fault
+        return decode_index(index, name)
+
+
+def _nothing() -> None:
+    """A local shard is held by nobody."""
 
 
 def _missing(name: str) -> str:
     return (
-        f"{name} is missing although the manifest lists it; "
-        "copy it from its source or run `glcic pack` again"
+        f"{name} is missing although the manifest lists it; copy it from its source, or mend the "
+        "set with `glcic repack`"
     )

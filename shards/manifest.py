@@ -7,12 +7,13 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from shards.recipe import MaskRecipe, PackRecipe
-from shards.storage import join_url, read_bytes, write_bytes
+from shards.recipe import MaskRecipe, PackRecipe, StrokeRecipe
+from shards.storage import join_url, read_bytes, size_bytes, write_bytes
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = "glcic-shards"
-VERSION = 1
+VERSION = 2
+BYTES_MAX = 1 << 30  # of a manifest: ten million refused images take about as much
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Manifest:
     classes: list[str]
     mean_color: tuple[float, float, float]  # RGB in [0, 1], over the stored training pixels
     splits: dict[str, list[ShardEntry]]
+    plan_sha256: str = ""  # of the recipe and the list of source images; empty: others' shards
     converted: dict[str, int] = field(default_factory=dict)  # kind of conversion -> images
     refused: list[RefusedImage] = field(default_factory=list)
 
@@ -76,15 +78,25 @@ def load_manifest(url: str) -> Manifest:
     """Raises FileNotFoundError where no set is, ValueError where the manifest is not ours."""
     path = join_url(url, MANIFEST_NAME)
     manifest, fingerprint = parse_manifest(read_manifest(url), path)
-    if manifest.fingerprint != fingerprint:
+    try:
+        is_unaltered = manifest.fingerprint == fingerprint
+    except RecursionError as error:  # what may be parsed may still be too deep to be copied
+        raise ValueError(f"{path} is nested too deeply; pack the set again") from error
+    if not is_unaltered:
         raise ValueError(f"{path} was altered: its fingerprint does not match; pack the set again")
     return manifest
 
 
 def read_manifest(url: str) -> bytes:
-    """Raises FileNotFoundError where no set is."""
+    """Raises FileNotFoundError where no set is, ValueError for more than BYTES_MAX."""
+    path = join_url(url, MANIFEST_NAME)
     try:
-        return read_bytes(join_url(url, MANIFEST_NAME))
+        if (size := size_bytes(path) or 0) > BYTES_MAX:
+            raise ValueError(
+                f"{path} has {size} bytes, more than the {BYTES_MAX} that are read; pack the set "
+                "again"
+            )
+        return read_bytes(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{url} holds no packed set: {MANIFEST_NAME} is missing; run `glcic pack SOURCE {url}`"
@@ -97,20 +109,27 @@ def parse_manifest(data: bytes, path: str) -> tuple[Manifest, str]:
         content: dict[str, Any] = json.loads(data)
         if content["format"] != FORMAT or content["version"] != VERSION:
             raise ValueError(f"format {content['format']} version {content['version']}")
-        recipe = dict(content["recipe"])
         manifest = Manifest(
-            recipe=PackRecipe(**{**recipe, "masks": MaskRecipe(**recipe["masks"])}),
+            recipe=parse_recipe(content["recipe"]),
             classes=list(content["classes"]),
             mean_color=tuple(content["mean_color"]),
             splits={
                 split: [ShardEntry(**shard) for shard in entries]
                 for split, entries in content["splits"].items()
             },
+            plan_sha256=content["plan_sha256"],
             converted=dict(content["converted"]),
             refused=[RefusedImage(**image) for image in content["refused"]],
         )
         return manifest, content["fingerprint"]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{path} is not a manifest of {FORMAT} version {VERSION} ({error}); pack the set again"
         ) from error
+
+
+def parse_recipe(mapping: dict[str, Any]) -> PackRecipe:
+    """The recipe from its plain values. KeyError or TypeError where it is not one."""
+    masks = dict(mapping["masks"])
+    masks["strokes"] = StrokeRecipe(**masks["strokes"])
+    return PackRecipe(**{**mapping, "masks": MaskRecipe(**masks)})

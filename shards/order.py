@@ -9,17 +9,18 @@ the shards under its own lanes.
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
 from shards.randomness import permutation
 
 
-@dataclass(frozen=True)
-class SampleAddress:
+class SampleAddress(NamedTuple):
     """Where a lane finds its sample. `position` counts samples, not images, in the shard."""
 
     epoch: int
@@ -31,6 +32,17 @@ class SampleAddress:
 class _EpochTable:
     shards: np.ndarray  # (number of shards,) in the order of this epoch
     ends: np.ndarray  # (number of shards,) position past the last sample of each, end to end
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """The steps [start, stop) in which a lane reads one shard, and what it reads there."""
+
+    start: int
+    stop: int
+    epoch: int
+    shard: int
+    positions: np.ndarray
 
 
 def lanes_of(batch_size: int, rank: int, world_size: int) -> range:
@@ -70,34 +82,63 @@ class LaneOrder:
         # At most one shard per lane is open at a time, plus those that lanes are just leaving.
         self._epoch_table = lru_cache(maxsize=4)(self._lay_out_epoch)
         self._inside = lru_cache(maxsize=batch_size + 16)(self._permute_inside)
+        self._segments: dict[int, _Segment] = {}  # by lane: the one that it read last
 
     @property
     def steps_per_epoch(self) -> int:
         return self._span
 
     def locate(self, step: int, lane: int) -> SampleAddress:
+        segment = self._segments.get(lane)
+        if segment is None or not segment.start <= step < segment.stop:
+            segment = self._segments[lane] = self._segment(step, lane)
+        position = int(segment.positions[step - segment.start])
+        return SampleAddress(segment.epoch, segment.shard, position)
+
+    def _segment(self, step: int, lane: int) -> _Segment:
         assert step >= 0, step
         assert 0 <= lane < self._batch_size, lane
         epoch, offset = divmod(step, self._span)
-        place = lane * self._span + offset
+        place, first, last = (lane * self._span + at for at in (offset, 0, self._span))
         table = self._epoch_table(epoch)
         slot = int(table.ends.searchsorted(place, side="right"))
-        shard = int(table.shards[slot])
-        within = place - int(table.ends[slot]) + int(self._counts[shard])
-        return SampleAddress(epoch, shard, int(self._inside(epoch, shard)[within]))
+        shard, end = int(table.shards[slot]), int(table.ends[slot])
+        begin = end - int(self._counts[shard])
+        first, last = max(first, begin), min(last, end)
+        return _Segment(
+            start=step - (place - first),
+            stop=step + (last - place),
+            epoch=epoch,
+            shard=shard,
+            positions=self._inside(epoch, shard)[first - begin : last - begin],
+        )
 
-    def shards_ahead(self, step: int, lanes: range, count: int) -> list[int]:
-        """At most `count` distinct shards in the order in which `lanes` need them.
+    def substitute(self, address: SampleAddress, attempt: int, other_shard: bool) -> SampleAddress:
+        """Another sample for one that cannot be read: a function of its arguments alone.
 
-        Those open at `step` come first. Looks to the end of the next epoch.
+        The next samples of the same shard in turn and, when all of them were tried or with
+        `other_shard` from the first, one of each shard that follows in the epoch's order.
         """
-        needed: list[int] = []
-        for _, shard in heapq.merge(*(self._openings(step, lane) for lane in lanes)):
-            if len(needed) >= count:
-                break
-            if shard not in needed:
-                needed.append(shard)
-        return needed
+        epoch, shard = address.epoch, address.shard
+        within = int(np.flatnonzero(self._inside(epoch, shard) == address.position)[0])
+        beyond = attempt if other_shard else attempt - int(self._counts[shard]) + 1
+        if beyond > 0:
+            order = self._epoch_table(epoch).shards
+            filled = order[self._counts[order] > 0]
+            slot = int(np.flatnonzero(filled == shard)[0])
+            shard = int(filled[(slot + beyond) % len(filled)])
+        else:
+            within += attempt
+        inside = self._inside(epoch, shard)
+        return SampleAddress(epoch, shard, int(inside[within % len(inside)]))
+
+    def shards_ahead(self, step: int, lanes: Sequence[int], per_lane: int = 2) -> list[int]:
+        """The shards that each of `lanes` reads at `step` and next, `per_lane` of them, distinct,
+        in the order in which they are needed. Looks to the end of the next epoch."""
+        openings = (
+            itertools.islice(self._openings(step, lane), per_lane) for lane in lanes
+        )
+        return list(dict.fromkeys(shard for _, shard in heapq.merge(*openings)))
 
     def _openings(self, step: int, lane: int) -> Iterator[tuple[int, int]]:
         """(first step, shard) of each shard that the lane reads from `step` on."""

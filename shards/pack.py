@@ -1,102 +1,225 @@
-"""Packs a folder of image classes into a set: shards, their indexes and the manifest."""
+"""Packs a source of image classes into a set: shards, their indexes and the manifest.
+
+The plan, a function of the source's listing and the recipe, says which images lie in which shard.
+So shards are independent of each other: any process on any machine may pack any of them, and one
+that is packed again has the same bytes.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections import Counter, deque
+import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
-
-from shards.conversion import StoredImage, UnusableImage, convert_image
 from shards.cores import available_cores
-from shards.manifest import MANIFEST_NAME, Manifest, RefusedImage, save_manifest
-from shards.masks import draw_masks
+from shards.manifest import MANIFEST_NAME, Manifest, load_manifest
+from shards.merge import merge_slices
+from shards.pack_record import (
+    RECORDS,
+    PlannedShard,
+    planned_shards,
+    read_plan_sha256,
+    read_shard_records,
+    remove_records,
+    save_plan,
+    save_record,
+    slice_record,
+)
+from shards.packing_processes import pack_in_processes
 from shards.recipe import PackRecipe, recipe_faults
-from shards.sources import SPLITS, PackPlan, SourceImage, plan_packing
+from shards.shard_packing import ShardTask, usable_image
+from shards.sources import SPLITS, PackPlan, plan_packing
 from shards.storage import is_local, join_url, list_names, open_filesystem, remove_tree, write_bytes
-from shards.writer import ShardWriter
+from shards.writer import PROBE, remove_abandoned_parts
 
 Progress = Callable[[int, int], None]  # images done, images in all
 
 _OURS = re.compile(r"(train|val)-\d{6}\.(tar|idx)")
-_PART = re.compile(r"\.(train|val)-\d{6}\.(tar|idx)\..*part|\.(train|val)-\d{6}\.tar\.part")
-_PROBE = ".writable"
 
 
 def pack_images(
-    source: Path,
+    source: str | Path,
     destination: str,
     recipe: PackRecipe,
     *,
-    threads: int = 0,
+    workers: int = 0,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Manifest:
-    """Pack `source` into `destination`, a folder or URL, and return the manifest.
+    """Pack `source`, a folder, archive, list or URL, into `destination`, a folder or URL.
 
     Images that cannot be stored are left out and listed in `Manifest.refused`, and so are files
-    that were ignored. The result does not depend on `threads` (0: all cores). Raises ValueError for
-    a recipe, source or destination that cannot be used, and OSError, naming the destination, if it
-    cannot be written; then nothing of the set stays behind.
+    that were ignored. The result does not depend on `workers`, processes (0: all cores).
 
-    With `overwrite`, the old set is removed when the first image is ready to be stored. Whatever
-    ends the packing before that leaves the old set as it was; after it, neither set is left. A
-    process that is killed then leaves whole shards without a manifest, for `overwrite` to replace.
+    What a killed or failed pack has finished is kept, and the same call goes on from there; a set
+    that is complete is returned as it is. Raises ValueError for a recipe, source or destination
+    that cannot be used, and OSError, naming the destination, if it cannot be written.
+
+    With `overwrite`, whatever set is there is removed, once an image of the new one is known to be
+    fit for storing: what ends the packing before that leaves the old set as it was.
     """
+    plan = _plan(str(source), destination, recipe)
+    state = _inspect(destination, plan, overwrite)
+    if state.is_complete:
+        remove_records(destination)  # left by a pack that was killed in its last moment
+        return load_manifest(destination)
+    if state.to_remove:
+        _require_usable_image(plan, recipe)
+        for name in state.to_remove:
+            remove_tree(join_url(destination, name))
+    _pack_slice(plan, destination, recipe, 0, 1, workers, progress)
+    return merge_slices(destination)
+
+
+def pack_slice(
+    source: str | Path,
+    destination: str,
+    recipe: PackRecipe,
+    number: int,
+    of: int,
+    *,
+    workers: int = 0,
+    progress: Progress | None = None,
+) -> int:
+    """Pack slice `number` of `of`: every `of`-th shard of the plan. Returns the images stored.
+
+    Slices need nothing of each other and may be packed at any time, in any order, on any machine;
+    `shards.merge.merge_slices` makes the set of them. Raises what `pack_images` raises.
+    """
+    if not 0 <= number < of:
+        raise ValueError(f"the slice is {number}/{of}: must lie in 0 to {of - 1}")
+    plan = _plan(str(source), destination, recipe)
+    if _inspect(destination, plan, overwrite=False).is_complete:
+        return 0
+    return _pack_slice(plan, destination, recipe, number, of, workers, progress)
+
+
+def _plan(source: str, destination: str, recipe: PackRecipe) -> PackPlan:
     faults = recipe_faults(recipe)
     if faults:
         raise ValueError("the images cannot be packed so:\n  " + "\n  ".join(faults))
+    _refuse_nesting(source, destination)
     plan = plan_packing(source, recipe)
     _refuse_empty_splits(plan, recipe)
-    _refuse_nesting(source, destination)
-    old_files = check_destination(destination, overwrite)
-    packing = _Packing(plan, destination, recipe, old_files)
+    return plan
+
+
+def _pack_slice(
+    plan: PackPlan,
+    destination: str,
+    recipe: PackRecipe,
+    number: int,
+    of: int,
+    workers: int,
+    progress: Progress | None,
+) -> int:
+    num_planned = {split: len(images) for split, images in plan.splits.items()}
+    shards = planned_shards(num_planned, recipe.images_per_shard)[number::of]
+    total = sum(shard.stop - shard.start for shard in shards)
+    done = num_stored = 0
+
+    def advance(images: int) -> None:
+        nonlocal done
+        done += images
+        if progress is not None and images:
+            progress(done, total)
+
     try:
-        return packing.run(threads or available_cores(), progress or (lambda done, total: None))
+        save_plan(destination, plan.sha256)
+        remove_abandoned_parts(destination)
+        finished = read_shard_records(destination, (shard.name for shard in shards))
+        missing = [shard for shard in shards if shard.name not in finished]
+        advance(sum(s.stop - s.start for s in shards if s.name in finished))
+        num_stored += sum(r.entry.num_images for r in finished.values() if r.entry is not None)
+        tasks = _tasks(plan, destination, recipe, missing)
+        processes = max(1, min(workers or available_cores(), len(missing)))
+        for record in pack_in_processes(tasks, processes, advance):
+            num_stored += record.entry.num_images if record.entry is not None else 0
+        save_record(destination, slice_record(plan, recipe, number, of))
     except OSError as error:
-        packing.undo()
-        left = "no set was left there" if packing.has_written else "what it held is untouched"
         raise OSError(
-            f"{destination} cannot be written: {error}; {left}, "
-            "make room or name another destination"
+            f"packing into {destination} failed: {error}; the shards that are finished stay: mend "
+            "the cause and run the same command again, or name another destination"
         ) from error
-    except BaseException:
-        packing.undo()
-        raise
+    return num_stored
 
 
-def check_destination(destination: str, overwrite: bool) -> list[str]:
-    """Make sure that the destination is free and can be written, before hours of work.
+def _tasks(
+    plan: PackPlan, destination: str, recipe: PackRecipe, shards: list[PlannedShard]
+) -> Iterator[ShardTask]:
+    labels = {name: label for label, name in enumerate(plan.classes)}
+    plan_sha256 = plan.sha256
+    for shard in shards:
+        images = plan.splits[shard.split][shard.start : shard.stop]
+        needed = {image.class_name: labels[image.class_name] for image in images}
+        yield ShardTask(
+            plan.location, destination, recipe, plan_sha256, shard, images, needed
+        )
 
-    Returns the names of what must give way to the new set, in the order of their removal: with
-    `overwrite` a set that is there, and always the unfinished files of a killed pack.
-    """
+
+class _State:
+    """What a destination holds."""
+
+    def __init__(self, is_complete: bool, to_remove: list[str]) -> None:
+        self.is_complete = is_complete  # the set of this very plan
+        self.to_remove = to_remove  # in this order, before packing can begin
+
+
+def _inspect(destination: str, plan: PackPlan, overwrite: bool) -> _State:
+    """Make sure that the destination can be used and written, before hours of work."""
+    names = probe_destination(destination)
+    shards = [name for name in names if _OURS.fullmatch(name)]
+    ours = [name for name in (MANIFEST_NAME, RECORDS) if name in names]
+    # The manifest goes first: a set that is being removed is no set.
+    everything = [*ours, *shards]
+    if MANIFEST_NAME in names:
+        if overwrite:
+            return _State(False, everything)
+        if load_manifest(destination).plan_sha256 == plan.sha256:
+            return _State(True, [])
+        raise ValueError(
+            f"{destination} already holds a packed set, of another source or recipe; pass "
+            "--overwrite to replace it, or name another destination"
+        )
+    packed_plan = read_plan_sha256(destination) if RECORDS in names else ""
+    if packed_plan == plan.sha256 or overwrite or not (shards or packed_plan):
+        return _State(False, [] if packed_plan == plan.sha256 else everything)
+    if packed_plan:
+        raise ValueError(
+            f"{destination} holds an unfinished pack of another source or recipe; run that command "
+            "again, pass --overwrite to replace it, or name another destination"
+        )
+    raise ValueError(
+        f"{destination} holds {shards[0]} but no {MANIFEST_NAME}: shards of another origin; pass "
+        "--overwrite to replace them, or name another destination"
+    )
+
+
+def probe_destination(destination: str) -> list[str]:
+    """The names in a destination that can be written. OSError if it cannot be."""
     try:
         names = list_names(destination)
-        write_bytes(join_url(destination, _PROBE), b"")
-        remove_tree(join_url(destination, _PROBE))
+        probe = join_url(destination, f"{PROBE}{uuid.uuid4().hex[:8]}")  # others pack there too
+        write_bytes(probe, b"")
+        remove_tree(probe)
     except (RuntimeError, ValueError):
         raise
     except Exception as error:  # object stores have their own kinds of exception
         raise OSError(f"{destination} cannot be written: {error}") from error
-    shards = [name for name in names if _OURS.fullmatch(name)]
-    if not overwrite and MANIFEST_NAME in names:
-        raise ValueError(
-            f"{destination} already holds a packed set; pass --overwrite to replace it, or name "
-            "another destination"
-        )
-    if not overwrite and shards:
-        raise ValueError(
-            f"{destination} holds {shards[0]} but no {MANIFEST_NAME}: an interrupted pack, or "
-            "shards of another origin; pass --overwrite to replace them"
-        )
-    # The manifest goes first: a set that is being removed is no set.
-    manifest = [name for name in names if name == MANIFEST_NAME]
-    return [*manifest, *shards, *(name for name in names if _PART.fullmatch(name))]
+    return names
+
+
+def _require_usable_image(plan: PackPlan, recipe: PackRecipe) -> None:
+    """Reads images, in the order of the plan, until one is found that can be stored."""
+    num_planned = {split: len(images) for split, images in plan.splits.items()}
+    for task in _tasks(plan, "", recipe, planned_shards(num_planned, recipe.images_per_shard)):
+        if usable_image(task):
+            return
+    raise ValueError(
+        f"no image of {plan.location} can be stored by this recipe, so the set that is there stays "
+        "as it is; lower pack.crop_size, or look at the images"
+    )
 
 
 def _refuse_empty_splits(plan: PackPlan, recipe: PackRecipe) -> None:
@@ -110,129 +233,12 @@ def _refuse_empty_splits(plan: PackPlan, recipe: PackRecipe) -> None:
         )
 
 
-def _refuse_nesting(source: Path, destination: str) -> None:
-    if not is_local(destination):
+def _refuse_nesting(source: str, destination: str) -> None:
+    if not is_local(destination) or not is_local(source):
         return
-    if Path(open_filesystem(destination)[1]).resolve().is_relative_to(source.resolve()):
+    inner, outer = (Path(open_filesystem(place)[1]).resolve() for place in (destination, source))
+    if inner.is_relative_to(outer):
         raise ValueError(f"{destination} lies in the source {source}; name a folder outside it")
 
 
-class _Packing:
-    """One run: what was counted and written so far."""
-
-    def __init__(
-        self, plan: PackPlan, destination: str, recipe: PackRecipe, old_files: list[str]
-    ) -> None:
-        self.has_written = False  # before that the old files are still there
-        self._old_files = old_files
-        self._plan = plan
-        self._destination = destination
-        self._recipe = recipe
-        self._labels = {name: label for label, name in enumerate(plan.classes)}
-        self._writers: dict[str, ShardWriter] = {}
-        self._refused: list[RefusedImage] = list(plan.ignored)
-        self._converted: Counter[str] = Counter()
-        self._num_stored = 0
-        self._color_sum = np.zeros(3)
-        self._num_pixels = 0
-
-    def run(self, threads: int, progress: Progress) -> Manifest:
-        total = sum(len(images) for images in self._plan.splits.values())
-        done = 0
-        with ThreadPoolExecutor(threads) as pool:
-            for split in SPLITS:
-                writer = ShardWriter(self._destination, split, self._recipe)
-                self._writers[split] = writer
-                for image, result in self._results(pool, split, ahead=4 * threads):
-                    self._take(split, image, result)
-                    done += 1
-                    progress(done, total)
-                writer.close()
-                self._require_images(split)
-        manifest = Manifest(
-            recipe=self._recipe,
-            classes=self._plan.classes,
-            mean_color=self._mean_color(),
-            splits={split: writer.entries for split, writer in self._writers.items()},
-            converted=dict(sorted(self._converted.items())),
-            refused=sorted(self._refused, key=lambda image: image.path),
-        )
-        save_manifest(self._destination, manifest)
-        return manifest
-
-    def undo(self) -> None:
-        """Remove what this run wrote, as far as the destination still allows."""
-        for writer in self._writers.values():
-            writer.abandon()
-        if not self.has_written:
-            return
-        with contextlib.suppress(Exception):  # the error that led here says more
-            for name in list_names(self._destination):
-                if _OURS.fullmatch(name) or name == MANIFEST_NAME:
-                    remove_tree(join_url(self._destination, name))
-
-    def _results(
-        self, pool: ThreadPoolExecutor, split: str, ahead: int
-    ) -> Iterator[tuple[SourceImage, StoredImage | RefusedImage]]:
-        """In the order of the plan, whichever thread is first; `ahead` bounds the memory."""
-        waiting: deque[tuple[SourceImage, Future]] = deque()
-        for image in self._plan.splits[split]:
-            waiting.append((image, pool.submit(self._convert, image, split)))
-            if len(waiting) > ahead:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        for first, future in waiting:
-            yield first, future.result()
-
-    def _convert(self, image: SourceImage, split: str) -> StoredImage | RefusedImage:
-        try:
-            return convert_image(image.path, split, self._recipe)
-        except UnusableImage as error:
-            return RefusedImage(image.name, str(error))
-
-    def _take(self, split: str, image: SourceImage, result: StoredImage | RefusedImage) -> None:
-        if isinstance(result, RefusedImage):
-            self._refused.append(result)
-            return
-        description = {
-            "class": image.class_name,
-            "label": self._labels[image.class_name],
-            "source": image.name,
-            "original_size": list(result.original_size),
-        }
-        if not self.has_written:
-            self._remove_old_files()
-        masks = draw_masks(self._recipe, self._num_stored)
-        self._writers[split].add(
-            self._num_stored, result, self._labels[image.class_name], description, masks
-        )
-        self._num_stored += 1
-        self._converted.update(result.conversions)
-        if split == "train":
-            self._color_sum += result.color_sum
-            self._num_pixels += result.width * result.height
-
-    def _remove_old_files(self) -> None:
-        self.has_written = True
-        for name in self._old_files:
-            remove_tree(join_url(self._destination, name))
-
-    def _mean_color(self) -> tuple[float, float, float]:
-        red, green, blue = (self._color_sum / (255 * self._num_pixels)).tolist()
-        return red, green, blue
-
-    def _require_images(self, split: str) -> None:
-        """What the plan listed may all have been refused."""
-        listed = len(self._plan.splits[split])
-        if listed == 0 or self._writers[split].entries:
-            return
-        reasons = Counter(image.reason.split(":")[0] for image in self._refused)
-        found = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common(5))
-        remedy = (
-            "add images, or change pack.validation_fraction or pack.seed"
-            if split == "val"
-            else "add images, or lower pack.crop_size"
-        )
-        raise ValueError(
-            f"no image is left for the split {split!r} of {listed} listed ({found}); {remedy}"
-        )
+assert set(SPLITS) == {"train", "val"}  # what _OURS knows of

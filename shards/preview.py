@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from shards.crops import CropBox, decode_crop
+from shards.crops import CropBox
 from shards.dataset import ShardSet
 from shards.writer import sample_key
 
@@ -28,57 +28,93 @@ class PreviewSample:
 
 
 def draw_preview(
-    url: str, split: str = "train", count: int = 4, fill: Fill = "gray"
+    url: str, split: str = "train", count: int = 4, fill: Fill = "gray", shard: str = ""
 ) -> Image.Image:
-    """`count` samples spread evenly over the split.
+    """`count` samples spread evenly over the split, or over the one shard that is named.
 
     The crop is the centre square scaled to the crop size; training cuts its crops at random. Of a
     remote set, the shards that hold the samples are fetched. Raises ValueError if the split is
-    empty or a sample is damaged, and what `ShardSet` raises.
+    empty, has no such shard or a sample is damaged, and what `ShardSet` raises.
     """
     shard_set = ShardSet(url, split)
     try:
-        samples = read_samples(shard_set, count)
+        samples = read_samples(shard_set, count, shard)
     finally:
         shard_set.close()
     color = shard_set.manifest.mean_color if fill == "mean" else (0.5, 0.5, 0.5)
     return _compose(samples, tuple(round(255 * channel) for channel in color))
 
 
-def read_samples(shard_set: ShardSet, count: int) -> list[PreviewSample]:
+def read_samples(shard_set: ShardSet, count: int, shard: str = "") -> list[PreviewSample]:
     """No image twice; neighbouring rows show different masks where an image has several."""
-    if count < 1:
-        raise ValueError(f"cannot draw {count} samples; at least 1")
-    manifest, masks_per_image = shard_set.manifest, shard_set.masks_per_image
-    num_images = manifest.num_images(shard_set.split)
-    if num_images == 0:
+    masks_per_image = shard_set.masks_per_image
+    first, end = sample_range(shard_set, shard)
+    return [
+        _read_sample(shard_set, first + image * masks_per_image + row % masks_per_image)
+        for row, image in enumerate(spread((end - first) // masks_per_image, count))
+    ]
+
+
+def sample_range(shard_set: ShardSet, shard: str = "") -> tuple[int, int]:
+    """First sample and end of the split, or of its shard of that name, with or without `.tar`.
+
+    ValueError if there is no such shard or no sample.
+    """
+    names = [entry.name for entry in shard_set.entries]
+    name = shard if not shard or shard.endswith(".tar") else f"{shard}.tar"
+    if name and name not in names:
+        raise ValueError(
+            f"{shard_set.url} has no shard {name} in the split {shard_set.split!r}; "
+            f"it has {', '.join([*names[:3], *(['...'] if len(names) > 3 else [])])}"
+        )
+    first, end = 0, shard_set.num_samples
+    if name:
+        number = names.index(name)
+        first = shard_set.sample_number(number, 0)
+        end = first + shard_set.entries[number].num_images * shard_set.masks_per_image
+    if first == end:
+        manifest = shard_set.manifest
         filled = [name for name in manifest.splits if manifest.num_images(name)]
         raise ValueError(
             f"{shard_set.url} has no images in the split {shard_set.split!r}; "
             f"it has {', '.join(filled)}"
         )
-    images = np.unique(np.linspace(0, num_images - 1, min(count, num_images)).round())
-    return [
-        _read_sample(shard_set, int(image) * masks_per_image + row % masks_per_image)
-        for row, image in enumerate(images)
-    ]
+    return first, end
+
+
+def spread(total: int, count: int) -> list[int]:
+    """At most `count` different positions below `total`, evenly spread, both ends among them."""
+    if count < 1:
+        raise ValueError(f"cannot draw {count} samples; at least 1")
+    positions: list[int] = np.unique(np.linspace(0, total - 1, min(count, total)).round()).tolist()
+    return [int(position) for position in positions]
 
 
 def _read_sample(shard_set: ShardSet, sample: int) -> PreviewSample:
     shard, position = shard_set.locate(sample)
     image, mask_number = divmod(position, shard_set.masks_per_image)
-    record = shard_set.records[shard][image]
-    size = shard_set.manifest.recipe.crop_size
-    crop = np.empty((size, size, 3), dtype=np.uint8)
-    decode_crop(shard_set.image_bytes(shard, image), _centre_square(record), crop)
-    mask = np.zeros((size, size), dtype=bool)
-    for x, y, width, height in record["completion_holes"][mask_number].tolist():
-        mask[y : y + height, x : x + width] = True
+    opened, recipe = shard_set.open(shard), shard_set.manifest.recipe
+    record = opened.records[image]
+    crop = np.empty((recipe.crop_size, recipe.crop_size, 3), dtype=np.uint8)
+    opened.decode(image, _centre_square(record), crop)
+    if recipe.masks.kind == "strokes":
+        masks = opened.masks(image, shard_set.masks_per_image, recipe.crop_size)
+        mask = masks[mask_number]
+    else:
+        mask = mask_of_rectangles(record["completion_holes"][mask_number], recipe.crop_size)
     caption = (
         f"{sample_key(record['image_number'])}, mask {mask_number}, "
         f"{shard_set.manifest.classes[record['label']]}: {mask.mean():.0%} missing"
     )
     return PreviewSample(crop, mask, caption)
+
+
+def mask_of_rectangles(holes: np.ndarray, size: int) -> np.ndarray:
+    """bool (size, size), true in the union of `holes` (H, 4): x, y, width, height."""
+    mask = np.zeros((size, size), dtype=bool)
+    for x, y, width, height in holes.tolist():
+        mask[y : y + height, x : x + width] = True
+    return mask
 
 
 def _centre_square(record: np.void) -> CropBox:

@@ -15,13 +15,12 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from shards.batches import Batch, BatchAssembler, ReaderSpec, read_in_order
-from shards.manifest import load_manifest
+from shards.child_process import child_environment
 from shards.reader_process import REPORTED_AS
 from shards.ring import create_ring_file, map_ring
 
@@ -38,16 +37,14 @@ class ShardReader:
     """
 
     def __init__(self, spec: ReaderSpec, timeout_s: float = 300.0) -> None:
-        manifest = load_manifest(spec.shards)
-        spec.check(manifest)
+        mixture = spec.load()
         self._num_slots = spec.prefetch_batches
-        self._layout = spec.layout(manifest)
+        self._layout = spec.layout(mixture)
         self._timeout_s = timeout_s
-        self.steps_per_epoch = spec.order(manifest).steps_per_epoch
+        self.steps_per_epoch = mixture.steps_per_epoch(spec.split)
         self.batches = 0  # handed out
-        self.bytes_read = 0  # of compressed images
-        self.decode_seconds = 0.0  # of all the child's threads together
         self.wait_seconds = 0.0  # that the caller spent waiting for a batch
+        self.counters: dict[str, float] = {}  # of the child: see BatchAssembler.counters
         self._next_step = self._stop = 0
         self._held: set[int] = set()  # slots of batches that were not yet released
         self._received = bytearray()
@@ -94,6 +91,11 @@ class ShardReader:
         return self._ring
 
     @property
+    def ready_batches(self) -> int:
+        """Batches that are known to be filled and were not yet asked for."""
+        return self._received.count(b"\n")
+
+    @property
     def process_id(self) -> int:
         return self._process.pid
 
@@ -121,7 +123,7 @@ class ShardReader:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 bufsize=0,
-                env=_child_environment(),
+                env=child_environment(),
                 pass_fds=(ring_file,),
             )
         finally:
@@ -136,8 +138,7 @@ class ShardReader:
         self._next_step += 1
         self._held.add(slot)
         self.batches += 1
-        self.bytes_read = report["bytes_read"]
-        self.decode_seconds = report["decode_seconds"]
+        self.counters = report["counters"]
         arrays = self._layout.arrays(self._ring, slot)
         return Batch.over(arrays, step, lambda: self._give_back(slot))
 
@@ -190,13 +191,3 @@ class ShardReader:
             -signal.SIGBUS: "; a shard was cut short, or its disk failed, while it was read",
         }.get(code, "; its messages stand above")
         return f"the reader process died ({cause}) before step {step} was read{remedy}"
-
-
-def _child_environment() -> dict[str, str]:
-    project = str(Path(__file__).resolve().parents[1])
-    path = os.environ.get("PYTHONPATH")
-    return {
-        **os.environ,
-        "PYTHONPATH": project + (os.pathsep + path if path else ""),
-        "OPENBLAS_NUM_THREADS": "1",  # NumPy would start one thread per core that never works
-    }

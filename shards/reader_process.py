@@ -86,14 +86,8 @@ class _RingFiller:
             except Exception as error:
                 self._reports.send_error(error)
                 return
-            self._reports.send(
-                {
-                    "step": step,
-                    "slot": slot,
-                    "bytes_read": self._assembler.bytes_read,
-                    "decode_seconds": self._assembler.decode_seconds,
-                }
-            )
+            counters = self._assembler.counters()
+            self._reports.send({"step": step, "slot": slot, "counters": counters})
 
 
 def main() -> None:
@@ -106,7 +100,7 @@ def main() -> None:
     if opening is None:
         return
     try:
-        spec = ReaderSpec(**opening["spec"])
+        spec = ReaderSpec.from_mapping(opening["spec"])
         assembler = BatchAssembler(spec)
         filler = _RingFiller(assembler, opening, reports)
     except Exception as error:

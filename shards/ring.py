@@ -21,6 +21,8 @@ class BatchArrays:
     discriminator_holes: np.ndarray  # (b, H, 4) int32: where the real patch is taken
     samples: np.ndarray  # (b,) int64: number of the sample in its split
     labels: np.ndarray  # (b,) int64: position in the manifest's list of classes
+    mask_bits: np.ndarray  # (b, S, ceil(S/8)) uint8: free-form masks, packed as np.packbits does,
+    # 1 in the hole; (b, 0, 0) where masks are rectangles, which the holes say all of
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,14 @@ class BatchLayout:
     batch_size: int
     crop_size: int
     holes_per_mask: int
+    has_mask_bits: bool = False
 
     def _fields(self) -> list[tuple[tuple[int, ...], type]]:
         b, s, h = self.batch_size, self.crop_size, self.holes_per_mask
         holes = ((b, h, 4), np.int32)
-        return [((b, s, s, 3), np.uint8), holes, holes, ((b,), np.int64), ((b,), np.int64)]
+        numbers = ((b,), np.int64)
+        bits = ((b, s, -(-s // 8)) if self.has_mask_bits else (b, 0, 0), np.uint8)
+        return [((b, s, s, 3), np.uint8), holes, holes, numbers, numbers, bits]
 
     @property
     def slot_bytes(self) -> int:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import simplejpeg
 
+from shards.encodings import decode_image, image_size
 from shards.fault import Fault, shown
 from shards.manifest import Manifest
+from shards.masks import decode_masks
 
 _LONGEST_SIDE = 65_500  # pixels: libjpeg's limit
 _JSON_BYTES = 65_536  # of a description without its masks: names may be long
@@ -29,9 +30,9 @@ class SampleCheck:
         num_holes = len(_PURPOSES) * masks.masks_per_image * masks.holes_per_mask
         self.json_bytes_max = _JSON_BYTES + _HOLE_BYTES * num_holes
 
-    def image_faults(self, place: str, jpeg: bytes, record: np.void | None) -> Iterator[Fault]:
+    def image_faults(self, place: str, data: bytes, record: np.void | None) -> Iterator[Fault]:
         try:
-            height, width = simplejpeg.decode_jpeg_header(jpeg)[:2]
+            width, height = image_size(data)
         except ValueError as error:
             yield Fault(place, "the image cannot be decoded", "", shown(str(error)))
             return
@@ -53,9 +54,34 @@ class SampleCheck:
             yield Fault(place, "the image is larger than what is packed", expected, found)
             return
         try:
-            simplejpeg.decode_jpeg(jpeg)
+            decode_image(data, np.empty(width * height * 3, dtype=np.uint8), width, height)
         except ValueError as error:
             yield Fault(place, "the image cannot be decoded", "", shown(str(error)))
+
+    def mask_faults(self, place: str, data: bytes, record: np.void | None) -> Iterator[Fault]:
+        """Of free-form masks: their picture, and that its holes lie within the index's boxes."""
+        count, size = self._recipe.masks.masks_per_image, self._recipe.crop_size
+        try:
+            masks = decode_masks(data, count, size)
+        except ValueError as error:
+            yield Fault(place, "the masks cannot be decoded", "", shown(str(error)))
+            return
+        for number, mask in enumerate(masks):
+            if not mask.any():
+                yield Fault(f"{place} mask {number}", "the mask has no hole")
+            if record is None:
+                continue
+            outside = mask.copy()
+            for x, y, width, height in record["completion_holes"][number].tolist():
+                outside[y : y + height, x : x + width] = False
+            if outside.any():
+                what = "the mask reaches out of the boxes of its holes"
+                yield Fault(f"{place} mask {number}", what, "0 pixels", str(int(outside.sum())))
+                continue
+            for box in record["completion_holes"][number].tolist():
+                if not _touches_all_sides(mask, *box):
+                    what = "a box is larger than the hole in it"
+                    yield Fault(f"{place} mask {number}", what, "", shown(box))
 
     def json_faults(self, place: str, text: bytes, record: np.void | None) -> Iterator[Fault]:
         try:
@@ -123,12 +149,25 @@ class SampleCheck:
             return
         x, y, width, height = hole
         size, masks = self._recipe.crop_size, self._recipe.masks
-        if x < 0 or y < 0 or x + width > size or y + height > size:
-            expected = f"within {size} x {size}"
+        low, high = masks.margin, size - masks.margin
+        if x < low or y < low or x + width > high or y + height > high:
+            expected = f"within {low} to {high}"
             yield Fault(place, "a hole lies outside the frame", expected, shown(hole))
-        if not all(masks.side_min <= side <= masks.side_max for side in (width, height)):
+        if width < 1 or height < 1:
+            yield Fault(place, "a hole has no area", "sides of at least 1", f"{width} x {height}")
+        by_sides = masks.kind == "rectangles" and not masks.area_max
+        if by_sides and not all(
+            masks.side_min <= side <= masks.side_max for side in (width, height)
+        ):
             expected = f"{masks.side_min} to {masks.side_max}"
             yield Fault(place, "a hole's sides are out of range", expected, f"{width} x {height}")
+
+
+def _touches_all_sides(mask: np.ndarray, x: int, y: int, width: int, height: int) -> bool:
+    """Whether a box fits the hole in it, which other holes of the mask may overlap."""
+    hole = mask[y : y + height, x : x + width]
+    sides = (hole[:1], hole[-1:], hole[:, :1], hole[:, -1:])
+    return all(side.any() for side in sides)
 
 
 def _origin_faults(place: str, description: dict[str, Any]) -> Iterator[Fault]:

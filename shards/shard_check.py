@@ -14,12 +14,12 @@ import numpy as np
 from shards.fault import Fault, shown
 from shards.index import decode_index, encode_index, index_dtype, index_name
 from shards.manifest import Manifest, ShardEntry
+from shards.recipe import PackRecipe
 from shards.sample_check import SampleCheck
 from shards.tar_walk import Member, ShardFile, walk_tar
 from shards.writer import sample_key
 
-_MEMBER = re.compile(r"(\d{8,20})\.(jpg|json)")
-_EXTENSIONS = {"jpg": "image", "json": "json"}  # and what the index calls them
+_MEMBER = re.compile(r"(\d{8,20})\.([a-z.]+)")
 _HASHED_AT_ONCE = 1 << 20  # bytes
 
 
@@ -104,25 +104,45 @@ def _check_content(
     sha256 = _sha256(file)
     if sha256 != entry.sha256:
         report(Fault(entry.name, "SHA-256 is not the manifest's", entry.sha256, sha256))
+    if not manifest.plan_sha256:
+        _check_foreign_images(manifest, file, records, result)
+        return
     members = walk_tar(file, entry.name, report)
-    result.faults.extend(_order_faults(entry.name, members))
-    images = [member for member in members if member.name.endswith(".jpg")]
+    layout = MemberLayout(manifest.recipe)
+    result.faults.extend(_order_faults(entry.name, members, layout))
+    images = [member for member in members if layout.part(member)[1] == "image"]
     if len(images) != entry.num_images:
         what = "number of images is not the manifest's"
         report(Fault(entry.name, what, str(entry.num_images), str(len(images))))
     if records is None:
         result.keys = np.array(
-            [key for key, extension in map(_sample_name, images) if extension], np.uint64
+            [layout.part(member)[0] for member in images], np.uint64
         )
-        samples = [(member, None) for member in members if _sample_name(member)[1]]
+        samples = [(member, None) for member in members if layout.part(member)[1]]
     else:
         result.keys = records["image_number"]
-        result.faults.extend(_index_faults(entry.name, members, records))
-        samples = [(indexed, record) for record in records for indexed in _indexed(record)]
+        result.faults.extend(_index_faults(entry.name, members, records, layout))
+        samples = [(indexed, record) for record in records for indexed in layout.indexed(record)]
     check = SampleCheck(manifest, result.split)
     for member, record in samples:
-        result.faults.extend(_member_faults(check, file, entry.name, member, record))
-        result.num_images += member.name.endswith(".jpg")
+        result.faults.extend(_member_faults(check, file, entry.name, member, record, layout))
+        result.num_images += layout.part(member)[1] == "image"
+
+
+def _check_foreign_images(
+    manifest: Manifest, file: ShardFile, records: np.ndarray | None, result: ShardResult
+) -> None:
+    """Of a shard that others packed, what is read of it: the images where the index says."""
+    check = SampleCheck(manifest, "")  # validation images have the size they have
+    layout = MemberLayout(manifest.recipe)
+    if records is not None:
+        result.keys = records["image_number"]
+    for record in [] if records is None else records:
+        member = next(iter(layout.indexed(record)))
+        result.faults.extend(
+            _member_faults(check, file, result.entry.name, member, record, layout)
+        )
+        result.num_images += 1
 
 
 def _sha256(file: ShardFile) -> str:
@@ -133,45 +153,65 @@ def _sha256(file: ShardFile) -> str:
     return digest.hexdigest()
 
 
-def _sample_name(member: Member) -> tuple[int, str]:
-    """Key and extension; (0, "") where the name is not that of a sample's member."""
-    match = _MEMBER.fullmatch(member.name)
-    if match is None or sample_key(int(match[1])) != match[1] or int(match[1]) >= 2**64:
-        return 0, ""
-    return int(match[1]), match[2]
+class MemberLayout:
+    """Which members a sample has, in their order, and what the index calls them."""
+
+    def __init__(self, recipe: PackRecipe) -> None:
+        self.parts = {recipe.extension: "image", "json": "json"}
+        if recipe.masks.kind == "strokes":
+            self.parts["masks.png"] = "mask"
+
+    def part(self, member: Member) -> tuple[int, str]:
+        """Key and part; (0, "") where the name is not that of a sample's member."""
+        match = _MEMBER.fullmatch(member.name)
+        if match is None or sample_key(int(match[1])) != match[1] or int(match[1]) >= 2**64:
+            return 0, ""
+        return int(match[1]), self.parts.get(match[2], "")
+
+    def after(self, member: Member) -> list[str]:
+        """The names that must follow a sample's first member."""
+        key = member.name.partition(".")[0]
+        return [f"{key}.{extension}" for extension in list(self.parts)[1:]]
+
+    def indexed(self, record: np.void) -> Iterator[Member]:
+        """The members of a sample, where its index record says that they lie."""
+        for extension, part in self.parts.items():
+            name = f"{sample_key(int(record['image_number']))}.{extension}"
+            yield Member(name, int(record[f"{part}_offset"]), int(record[f"{part}_size"]))
 
 
-def _order_faults(shard: str, members: list[Member]) -> Iterator[Fault]:
-    """Members are pairs, the image first, with rising keys."""
-    last_key, awaited = -1, ""  # `awaited` is the second half of the pair that has begun
+def _order_faults(shard: str, members: list[Member], layout: MemberLayout) -> Iterator[Fault]:
+    """The members of each sample stand together, the image first, with rising keys."""
+    extensions = " or ".join(f".{extension}" for extension in layout.parts)
+    last_key, awaited = -1, list[str]()  # `awaited`: the rest of the sample that has begun
     for member in members:
         place = f"{shard} {shown(member.name)}"
-        key, extension = _sample_name(member)
-        if not extension:
-            expected = "eight digits and .jpg or .json"
+        key, part = layout.part(member)
+        if not part:
+            expected = f"eight digits and {extensions}"
             yield Fault(place, "the name is not that of a sample", expected, shown(member.name))
             continue
-        expected = awaited or f"an image with a key above {last_key}"
-        is_next = member.name == awaited if awaited else extension == "jpg" and key > last_key
+        expected = awaited[0] if awaited else f"an image with a key above {last_key}"
+        is_next = member.name == awaited[0] if awaited else part == "image" and key > last_key
         if not is_next:
             yield Fault(place, "the member is out of order", expected, member.name)
         last_key = key
-        awaited = f"{sample_key(key)}.json" if extension == "jpg" else ""
-    if awaited:
-        yield Fault(f"{shard} {awaited}", "the pair of the last image is missing")
+        if part == "image":
+            awaited = layout.after(member)
+        elif awaited and is_next:
+            awaited = awaited[1:]
+        else:  # lost: the next image begins anew
+            awaited = []
+    for name in awaited:
+        yield Fault(f"{shard} {name}", "the last sample lacks a member")
 
 
-def _indexed(record: np.void) -> Iterator[Member]:
-    """The two members of a sample, where its index record says that they lie."""
-    for extension, kind in _EXTENSIONS.items():
-        name = f"{sample_key(int(record['image_number']))}.{extension}"
-        yield Member(name, int(record[f"{kind}_offset"]), int(record[f"{kind}_size"]))
-
-
-def _index_faults(shard: str, members: list[Member], records: np.ndarray) -> Iterator[Fault]:
+def _index_faults(
+    shard: str, members: list[Member], records: np.ndarray, layout: MemberLayout
+) -> Iterator[Fault]:
     at_offset = {member.offset: member for member in members}
     by_name = {member.name: member for member in members}
-    indexed = [member for record in records for member in _indexed(record)]
+    indexed = [member for record in records for member in layout.indexed(record)]
     for member in indexed:
         place, there = f"{shard} {member.name}", at_offset.get(member.offset)
         if there is None:
@@ -198,10 +238,15 @@ def _index_faults(shard: str, members: list[Member], records: np.ndarray) -> Ite
 
 
 def _member_faults(
-    check: SampleCheck, file: ShardFile, shard: str, member: Member, record: np.void | None
+    check: SampleCheck,
+    file: ShardFile,
+    shard: str,
+    member: Member,
+    record: np.void | None,
+    layout: MemberLayout,
 ) -> Iterator[Fault]:
-    place, extension = f"{shard} {member.name}", member.name.rpartition(".")[2]
-    if extension == "json" and member.size > check.json_bytes_max:
+    place, part = f"{shard} {member.name}", layout.part(member)[1]
+    if part == "json" and member.size > check.json_bytes_max:
         expected = f"at most {check.json_bytes_max} bytes"
         yield Fault(place, "the description is too large", expected, f"{member.size} bytes")
         return
@@ -211,10 +256,12 @@ def _member_faults(
         return
     data = file.read(member.offset, member.size)
     if record is not None:
-        indexed, crc32 = int(record[f"{_EXTENSIONS[extension]}_crc32"]), zlib.crc32(data)
+        indexed, crc32 = int(record[f"{part}_crc32"]), zlib.crc32(data)
         if crc32 != indexed:
             yield Fault(place, "CRC-32 is not the index's", f"{indexed:08x}", f"{crc32:08x}")
-    if extension == "jpg":
+    if part == "image":
         yield from check.image_faults(place, data, record)
-    else:
+    elif part == "json":
         yield from check.json_faults(place, data, record)
+    else:
+        yield from check.mask_faults(place, data, record)

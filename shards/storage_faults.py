@@ -26,6 +26,12 @@ _CREDENTIAL_FAULTS = {
     "GoogleAuthError", "ClientAuthenticationError",
 }  # fmt: skip
 _USER_FAULTS = {"ParamValidationError", "InvalidRegionError"}
+# What a store says of a request that was spoilt on its way, and s3fs takes for one it will not
+# take. NoSuchUpload: the answer to an earlier attempt, which ended the upload, was lost.
+_PASSING_CODES = {
+    "IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch", "RequestTimeout", "NoSuchUpload",
+}  # fmt: skip
+_PASSING_STATUSES = {408, 425, 429}  # of the answers that call the request wrong
 _MEANINGS = {
     "NoSuchBucket": "there is no such bucket",
     "NoSuchKey": "it does not exist",
@@ -39,6 +45,10 @@ _MEANINGS = {
 
 def is_passing(error: BaseException) -> bool:
     """Whether another attempt may succeed."""
+    if _store_code(error) in _PASSING_CODES:
+        return True
+    if 400 <= _http_status(error) < 500 and _http_status(error) not in _PASSING_STATUSES:
+        return False
     if isinstance(error, OSError):
         return not isinstance(error, _FINAL_KINDS) and error.errno not in _FINAL_ERRNOS
     return _is_foreign(error) and not _names(error) & (_CREDENTIAL_FAULTS | _USER_FAULTS)
@@ -88,6 +98,12 @@ def _store_code(error: BaseException) -> str:
         if isinstance(response, dict):
             return str(response.get("Error", {}).get("Code", ""))
     return ""
+
+
+def _http_status(error: BaseException) -> int:
+    """As aiohttp and gcsfs give it; 0 if there is none."""
+    status = getattr(error, "status", None) or getattr(error, "code", None)
+    return status if isinstance(status, int) else 0
 
 
 def _is_foreign(error: BaseException) -> bool:

@@ -7,10 +7,12 @@ else must be zero. A reader of tars stops at the first bad header, and would los
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import tarfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import TracebackType
+from typing import IO, cast
 
 from shards.fault import Fault, shown
 
@@ -151,3 +153,46 @@ def _check_end(file: ShardFile, shard: str, position: int, report: Report) -> No
     if zeros < _END or zeros % BLOCK:
         expected = f"at least {_END} zero bytes in blocks of {BLOCK}"
         report(Fault(shard, "the end of the archive is incomplete", expected, f"{zeros} bytes"))
+
+
+def archive_members(data: memoryview) -> Iterator[tarfile.TarInfo]:
+    """The members of a whole archive in memory, by the library's reader, extensions understood.
+
+    ValueError for one that is not an archive, or whose headers lead backwards.
+    """
+    position = -1
+    try:
+        with tarfile.open(fileobj=cast(IO[bytes], _Contents(data)), mode="r:") as tar:
+            while (member := tar.next()) is not None:
+                if member.size < 0 or member.offset <= position:  # it would be read for ever
+                    raise tarfile.ReadError(f"{member.name!r} has a size that cannot be")
+                position = member.offset
+                yield member
+    except (tarfile.TarError, EOFError, OverflowError, IndexError, KeyError) as error:
+        raise ValueError(str(error) or type(error).__name__) from error
+
+
+class _Contents:
+    """A shard as a file to read: whatever size a header asks for, no more is given than is there.
+
+    A BytesIO would copy the whole shard, and a file allocate what it is asked for.
+    """
+
+    def __init__(self, data: memoryview) -> None:
+        self._data = data
+        self._position = 0
+
+    def read(self, size: int = -1) -> bytes:
+        end = self._data.nbytes if size < 0 else self._position + size
+        found = bytes(self._data[self._position : end])
+        self._position += len(found)
+        return found
+
+    def seek(self, position: int) -> int:
+        if position < 0:
+            raise tarfile.ReadError(f"byte {position} lies before the archive")
+        self._position = position
+        return position
+
+    def tell(self) -> int:
+        return self._position

@@ -7,6 +7,7 @@ still looked at.
 from __future__ import annotations
 
 import json
+import math
 import re
 import tempfile
 from collections import Counter, deque
@@ -22,7 +23,7 @@ from shards.cores import available_cores
 from shards.fault import Fault, shown
 from shards.index import index_name
 from shards.manifest import MANIFEST_NAME, Manifest, ShardEntry, parse_manifest, read_manifest
-from shards.recipe import recipe_faults
+from shards.recipe import PackRecipe, recipe_faults
 from shards.shard_check import ShardResult, check_shard
 from shards.storage import download_file, is_local, join_url, list_names, local_path, read_bytes
 from shards.writer import sample_key
@@ -30,6 +31,8 @@ from shards.writer import sample_key
 Progress = Callable[[ShardResult, int, int], None]  # the shard, shards done, shards in all
 
 _SHARD_LIKE = re.compile(r".*\.(tar|idx)(\..*)?", re.DOTALL)  # whole, or left by a killed process
+_DEFAULTS = PackRecipe()
+_KINDS = {int: "a whole number", float: "a number", str: "a text"}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -55,7 +58,7 @@ def verify_set(
         (name, entry)
         for name, entries in manifest.splits.items()
         for entry in entries
-        if split in ("", name) and _plain_name(name, entry)
+        if split in ("", name) and _plain_name(name, entry, bool(manifest.plan_sha256))
     ]
     seen: list[tuple[ShardEntry, np.ndarray]] = []
     for result in _results(url, manifest, chosen, names, threads or available_cores()):
@@ -66,10 +69,23 @@ def verify_set(
     yield from _repeated_keys(seen)
 
 
+def damaged_shards(url: str, threads: int = 0) -> set[str]:
+    """The names of the shards that are missing or have a fault, or whose index has."""
+    damaged: set[str] = set()
+
+    def collect(result: ShardResult, done: int, total: int) -> None:
+        if result.faults:
+            damaged.add(result.entry.name)
+
+    for _ in verify_set(url, threads=threads, progress=collect):
+        pass
+    return damaged
+
+
 def _read_manifest(url: str) -> tuple[Manifest | None, list[Fault]]:
     """The manifest, if there is one to hold the files against, and its own faults."""
-    data = read_manifest(url)
     try:
+        data = read_manifest(url)
         manifest, fingerprint = parse_manifest(data, MANIFEST_NAME)
         faults = _type_faults(manifest)
         if faults:
@@ -91,13 +107,14 @@ def _read_manifest(url: str) -> tuple[Manifest | None, list[Fault]]:
 
 def _type_faults(manifest: Manifest) -> list[Fault]:
     """JSON may hold anything where a number or a name belongs."""
-    recipe, found = manifest.recipe, []
-    numbers: list[tuple[str, Any]] = [
-        (name, value)
-        for part in (recipe, recipe.masks)
-        for name, value in vars(part).items()
-        if name not in ("masks", "validation_fraction")
-    ]
+    recipe, found = manifest.recipe, list[tuple[str, Any, str]]()
+    parts = ((recipe, _DEFAULTS), (recipe.masks, _DEFAULTS.masks))
+    for part, defaults in (*parts, (recipe.masks.strokes, _DEFAULTS.masks.strokes)):
+        for name, value in vars(part).items():
+            default = getattr(defaults, name)
+            if isinstance(default, (int, float, str)) and not _is_alike(value, default):
+                found.append((name, value, _KINDS[type(default)]))
+    numbers: list[tuple[str, Any]] = []
     names: list[tuple[str, Any]] = [("classes", name) for name in manifest.classes]
     for split, entries in manifest.splits.items():
         for number, entry in enumerate(entries):
@@ -106,7 +123,7 @@ def _type_faults(manifest: Manifest) -> list[Fault]:
             numbers += [(f"{place} size_bytes", entry.size_bytes)]
             names += [(f"{place} name", entry.name), (f"{place} sha256", entry.sha256)]
             names += [(f"{place} index_sha256", entry.index_sha256)]
-    found = [(name, value, "a whole number") for name, value in numbers if type(value) is not int]
+    found += [(name, value, "a whole number") for name, value in numbers if type(value) is not int]
     found += [(name, value, "a text") for name, value in names if not isinstance(value, str)]
     return [
         Fault(f"{MANIFEST_NAME} {shown(name)}", "the value is of another kind", kind, shown(value))
@@ -114,12 +131,19 @@ def _type_faults(manifest: Manifest) -> list[Fault]:
     ]
 
 
+def _is_alike(value: Any, default: object) -> bool:
+    """Whether a value of the recipe is of its default's kind."""
+    if type(default) is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is type(default)
+
+
 def _listing_faults(manifest: Manifest, names: set[str]) -> Iterator[Fault]:
     """What the manifest says of its files, and files of which it says nothing."""
     entries = [(split, entry) for split, listed in manifest.splits.items() for entry in listed]
     for split, entry in entries:
         place = f"{MANIFEST_NAME} {shown(entry.name)}"
-        if not _plain_name(split, entry):
+        if not _plain_name(split, entry, bool(manifest.plan_sha256)):
             expected = f"{shown(split)}-000000.tar and so on"
             yield Fault(place, "the name is not that of a shard", expected, shown(entry.name))
         for digest in (entry.sha256, entry.index_sha256):
@@ -134,13 +158,17 @@ def _listing_faults(manifest: Manifest, names: set[str]) -> Iterator[Fault]:
         yield Fault(MANIFEST_NAME, "classes are listed repeatedly", "once", shown(repeated))
     listed = {entry.name for _, entry in entries}
     listed |= {index_name(name) for name in listed}
+    if not manifest.plan_sha256:  # of others' shards some may hold no image that can be used
+        listed |= {image.path.partition("/")[0] for image in manifest.refused}
     for name in sorted(names - listed):
         if _SHARD_LIKE.fullmatch(name):
             yield Fault(shown(name), "the manifest does not list this file")
 
 
-def _plain_name(split: str, entry: ShardEntry) -> bool:
+def _plain_name(split: str, entry: ShardEntry, is_ours: bool) -> bool:
     """Whether the name can only mean a file in the set's own folder."""
+    if not is_ours:
+        return re.fullmatch(r"[^./\\\0][^/\\\0]*\.tar", entry.name) is not None
     return re.fullmatch(r"\w+-\d{6,}\.tar", entry.name) is not None and entry.name.startswith(
         f"{split}-"
     )

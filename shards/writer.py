@@ -1,31 +1,44 @@
-"""Writes the shards of one split: WebDataset tars, each with its index.
+"""Writes one shard: a WebDataset tar and its index.
 
-A shard grows in a `.part` file and appears under its name only when it is complete, on the disk
-and read back: a pack that is killed leaves no truncated shard to be trained on.
+A shard grows in a `.part` file and appears under its name only when it is whole and on the disk: a
+pack that is killed leaves no truncated shard to be trained on.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
-import mmap
 import os
 import tempfile
+import uuid
 import zlib
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from shards.conversion import StoredImage
 from shards.index import encode_index, index_dtype, index_name
 from shards.manifest import ShardEntry
+from shards.masks import DrawnMasks, encode_masks
 from shards.recipe import PackRecipe
-from shards.storage import is_local, join_url, open_filesystem, upload_file, write_bytes
+from shards.sources import SPLITS
+from shards.storage import (
+    is_local,
+    join_url,
+    list_names,
+    open_filesystem,
+    remove_tree,
+    upload_file,
+    write_bytes,
+)
+from shards.tar_header import BLOCK, END, member_header, padding
 
-_HEADER = 512  # bytes of a ustar header; members are padded to a multiple of it
-_OWNER = "glcic"
+PROBE = ".writable-"  # begins the names of files by which a destination is tried
+_BUFFER_BYTES = 1 << 20
+_NOWHERE = (0, 0, 0)  # offset, size and CRC-32 of the masks where they are only rectangles
 
 
 def sample_key(image_number: int) -> str:
@@ -34,24 +47,18 @@ def sample_key(image_number: int) -> str:
 
 
 class ShardWriter:
-    """Fills `split`-000000.tar and so on, `recipe.images_per_shard` images in each."""
+    """Fills the shard `name` of a set; `finish` or `abandon` must end it."""
 
-    def __init__(self, destination: str, split: str, recipe: PackRecipe) -> None:
-        self.destination = destination
-        self.entries: list[ShardEntry] = []
-        self._split = split
-        self._capacity = recipe.images_per_shard
+    def __init__(self, destination: str, name: str, recipe: PackRecipe) -> None:
+        self._destination = destination
+        self._name = name
         masks = recipe.masks
         self._dtype = index_dtype(masks.masks_per_image, masks.holes_per_mask)
-        self._staging = _Staging(destination)
-        self._records: list[tuple] = []
-        self._file: IO[bytes] | None = None
-        self._tar: Any = None
+        self._extension = recipe.extension.encode()
+        self._part = _Part(destination, name)
+        self._digest = hashlib.sha256()
         self._offset = 0
-
-    @property
-    def _name(self) -> str:
-        return f"{self._split}-{len(self.entries):06d}.tar"
+        self._records: list[tuple] = []
 
     def add(
         self,
@@ -59,130 +66,124 @@ class ShardWriter:
         image: StoredImage,
         label: int,
         description: dict[str, Any],
-        masks: tuple[np.ndarray, np.ndarray],
+        masks: DrawnMasks,
     ) -> None:
         """`description` is the JSON member but for its masks, which come from `masks`."""
-        if self._file is None:
-            self._open()
-        completion, discriminator = masks
+        holes = masks.completion_holes.tolist()
+        regions = masks.discriminator_holes.tolist()
         pairs = [
-            {"completion": holes.tolist(), "discriminator": regions.tolist()}
-            for holes, regions in zip(completion, discriminator, strict=True)
+            {"completion": completion, "discriminator": discriminator}
+            for completion, discriminator in zip(holes, regions, strict=True)
         ]
         text = json.dumps({**description, "masks": pairs}, separators=(",", ":")).encode()
-        self._tar.write({"__key__": sample_key(image_number), "jpg": image.jpeg, "json": text})
-        image_place = self._place(image.jpeg)  # the tar holds jpg before json: alphabetical order
-        json_place = self._place(text)
+        key = sample_key(image_number).encode()
+        image_place = self._write(key + b"." + self._extension, image.data)
+        json_place = self._write(key + b".json", text)
+        mask_place = _NOWHERE
+        if masks.pixels is not None:
+            mask_place = self._write(key + b".masks.png", encode_masks(masks.pixels))
         self._records.append(
             (
                 *image_place,
                 *json_place,
+                *mask_place,
                 image_number,
                 image.width,
                 image.height,
                 label,
-                completion,
-                discriminator,
+                holes,
+                regions,
             )
         )
-        if len(self._records) == self._capacity:
-            self._finish()
 
-    def close(self) -> list[ShardEntry]:
-        """Finish the last shard. The entries of all of them."""
-        if self._records:
-            self._finish()
-        self._staging.remove()
-        return self.entries
+    def finish(self) -> ShardEntry:
+        """Publishes the shard, then its index."""
+        self._append(END)
+        self._part.publish()
+        index = encode_index(np.array(self._records, dtype=self._dtype))
+        write_bytes(join_url(self._destination, index_name(self._name)), index)
+        return ShardEntry(
+            name=self._name,
+            num_images=len(self._records),
+            size_bytes=self._offset,
+            sha256=self._digest.hexdigest(),
+            index_sha256=hashlib.sha256(index).hexdigest(),
+        )
 
     def abandon(self) -> None:
-        """Drop the unfinished shard; finished ones stay."""
-        if self._file is not None:
-            with contextlib.suppress(OSError):  # the disk may be full: its end is not needed
-                self._tar.close()
-                self._file.flush()
-            with contextlib.suppress(OSError):
-                self._file.close()
-            self._file = None
-        self._staging.remove()
+        """Leaves nothing behind."""
+        self._part.remove()
 
-    def _open(self) -> None:
-        from webdataset import TarWriter  # here, because it imports torch where that is installed
-
-        self._file = open(self._staging.path(self._name), "wb")  # noqa: SIM115
-        self._tar = TarWriter(self._file, user=_OWNER, group=_OWNER, mtime=0, encoder=False)
-        self._offset = 0
-
-    def _place(self, member: bytes) -> tuple[int, int, int]:
-        """Offset, size and CRC-32 of the member that was just written."""
-        offset = self._offset + _HEADER
-        self._offset = offset + -(-len(member) // _HEADER) * _HEADER
+    def _write(self, name: bytes, member: bytes) -> tuple[int, int, int]:
+        """Offset, size and CRC-32 of the member."""
+        offset = self._offset + BLOCK
+        self._append(member_header(name, len(member)))
+        self._append(member)
+        self._append(padding(len(member)))
         return offset, len(member), zlib.crc32(member)
 
-    def _finish(self) -> None:
-        assert self._file is not None
-        self._tar.close()
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._file = None
-
-        name, records = self._name, np.array(self._records, dtype=self._dtype)
-        part = self._staging.path(name)
-        digest = _verified_digest(part, records)
-        size = part.stat().st_size
-        index = encode_index(records)
-        self._staging.publish(name)
-        write_bytes(join_url(self.destination, index_name(name)), index)
-        self.entries.append(
-            ShardEntry(name, len(records), size, digest, hashlib.sha256(index).hexdigest())
-        )
-        self._records = []
+    def _append(self, data: bytes) -> None:
+        self._part.file.write(data)
+        self._digest.update(data)
+        self._offset += len(data)
 
 
-class _Staging:
-    """Where a shard grows: beside its final place, or in a temporary folder before an upload."""
+class _Part:
+    """The file in which a shard grows: beside its final place, or in a temporary folder before an
+    upload. Its name is its writer's own: two that pack the same shard do not meet in one file."""
 
-    def __init__(self, destination: str) -> None:
-        self._destination = destination
+    def __init__(self, destination: str, name: str) -> None:
+        self._url = join_url(destination, name)
         self._temporary: tempfile.TemporaryDirectory | None = None
         if is_local(destination):
-            self._folder = Path(open_filesystem(destination)[1])
-            self._folder.mkdir(parents=True, exist_ok=True)
+            folder = Path(open_filesystem(destination)[1])
+            folder.mkdir(parents=True, exist_ok=True)
+            self._final = folder / name
         else:
             self._temporary = tempfile.TemporaryDirectory(prefix="glcic-pack-")
-            self._folder = Path(self._temporary.name)
-        self._last: Path | None = None
+            folder = Path(self._temporary.name)
+        self._path = folder / f".{name}.{uuid.uuid4().hex[:8]}.part"
+        self.file = open(self._path, "wb", buffering=_BUFFER_BYTES)  # noqa: SIM115
+        fcntl.flock(self.file, fcntl.LOCK_EX)  # whoever finds it unlocked knows its writer dead
 
-    def path(self, name: str) -> Path:
-        self._last = self._folder / f".{name}.part"
-        return self._last
-
-    def publish(self, name: str) -> None:
-        part = self.path(name)
+    def publish(self) -> None:
+        self.file.flush()
+        os.fsync(self.file.fileno())
         if self._temporary is None:
-            os.replace(part, self._folder / name)
+            os.replace(self._path, self._final)
         else:
-            upload_file(part, join_url(self._destination, name))
-            part.unlink()
+            upload_file(self._path, self._url)
+        self.remove()
 
     def remove(self) -> None:
-        if self._last is not None:
-            self._last.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the disk may be full: what is buffered is not needed
+            self.file.close()
+        self._path.unlink(missing_ok=True)
         if self._temporary is not None:
             self._temporary.cleanup()
 
 
-def _verified_digest(path: Path, records: np.ndarray) -> str:
-    """SHA-256 of the shard, after every member was found where the index says, byte for byte."""
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        for record in records:
-            for member in ("image", "json"):
-                start, size = int(record[f"{member}_offset"]), int(record[f"{member}_size"])
-                with memoryview(data)[start : start + size] as view:
-                    if zlib.crc32(view) != int(record[f"{member}_crc32"]):
-                        raise RuntimeError(
-                            f"{path} does not read back as it was written (sample "
-                            f"{sample_key(record['image_number'])}); check the disk"
-                        )
-        return hashlib.sha256(data).hexdigest()
+def remove_abandoned_parts(destination: str) -> None:
+    """What killed writers of shards have left in a local destination; those at work keep theirs."""
+    for part in _parts(destination, ".tar"):
+        with contextlib.suppress(OSError), open(part, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            part.unlink()
+
+
+def remove_all_parts(destination: str) -> None:
+    """Of shards, indexes and probes: for when every shard is there, and nobody is at work."""
+    for part in (*_parts(destination, ""), *_parts(destination, "", f".{PROBE}")):
+        part.unlink(missing_ok=True)
+    for name in list_names(destination):
+        if name.startswith(PROBE):
+            remove_tree(join_url(destination, name))
+
+
+def _parts(destination: str, suffix: str, start: str = "") -> list[Path]:
+    """The files in which others are written, whose names begin with a dot and `start`."""
+    if not is_local(destination):
+        return []
+    folder = Path(open_filesystem(destination)[1])
+    starts = [start] if start else [f".{split}-" for split in SPLITS]
+    return [path for start in starts for path in folder.glob(f"{start}*{suffix}.*.part")]

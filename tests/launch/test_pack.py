@@ -64,12 +64,15 @@ def test_a_name_that_is_no_text_can_be_printed(tmp_path, source, capsys):
 def test_overwrite_replaces_the_set(tmp_path, source):
     arguments = [str(source), str(tmp_path / "set"), *SMALL]
     assert pack.main(arguments) == 0
+    assert pack.main(arguments) == 0  # complete: nothing is to be done
+    another = [*arguments, "--pack.seed", "3"]
     with pytest.raises(ValueError, match="--overwrite"):
-        pack.main(arguments)
-    assert pack.main([*arguments, "--overwrite", "--threads", "1"]) == 0
+        pack.main(another)
+    assert pack.main([*another, "--overwrite", "--workers", "1"]) == 0
+    assert load_manifest(str(tmp_path / "set")).recipe.seed == 3
 
 
-def test_a_disk_that_fills_up_in_the_middle_leaves_no_set_and_is_named_in_one_line(tmp_path):
+def test_a_disk_that_fills_up_in_the_middle_is_named_in_one_line(tmp_path):
     source = tmp_path / "source"
     write_class_folders(source / "train", classes=1, images_per_class=2)
     write_class_folders(source / "val", classes=1, images_per_class=40)
@@ -89,9 +92,10 @@ def test_a_disk_that_fills_up_in_the_middle_leaves_no_set_and_is_named_in_one_li
     )
     assert result.returncode == EXIT_IO
     assert len(result.stderr.splitlines()) == 1
-    assert f"{destination} cannot be written: " in result.stderr
-    assert "File too large; no set was left there" in result.stderr
-    assert list(destination.iterdir()) == []
+    assert f"packing into {destination} failed: " in result.stderr
+    assert "File too large; the shards that are finished stay" in result.stderr
+    assert [path.name for path in destination.glob("*.tar")] == ["train-000000.tar"]
+    assert pack.main([str(source), str(destination), *SMALL]) == 0
 
 
 def test_a_fault_of_the_recipe_is_reported_by_its_field(tmp_path, source):
@@ -99,9 +103,59 @@ def test_a_fault_of_the_recipe_is_reported_by_its_field(tmp_path, source):
         pack.main([str(source), str(tmp_path / "set"), *SMALL, "--pack.jpeg-quality", "7"])
 
 
-def test_a_negative_number_of_threads_is_refused(tmp_path, source):
-    with pytest.raises(ValueError, match="--threads is -1"):
-        pack.main([str(source), str(tmp_path / "set"), *SMALL, "--threads=-1"])
+def test_a_negative_number_of_workers_is_refused(tmp_path, source):
+    with pytest.raises(ValueError, match="--workers is -1"):
+        pack.main([str(source), str(tmp_path / "set"), *SMALL, "--workers=-1"])
+
+
+def test_slices_are_packed_and_merged(tmp_path, source, capsys, monkeypatch):
+    whole, sliced = tmp_path / "whole", tmp_path / "sliced"
+    assert pack.main([str(source), str(whole), *SMALL]) == 0
+    for number in (2, 0):
+        assert pack.main([str(source), str(sliced), *SMALL, "--slice", f"{number}/3"]) == 0
+    with pytest.raises(ValueError, match="1 of 3 slices are not packed: 1/3"):
+        pack.main(["--merge", str(sliced)])
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "1")
+    assert pack.main([str(source), str(sliced), *SMALL, "--slice", "/3"]) == 0
+    assert f"glcic pack --merge {sliced}" in capsys.readouterr().out
+    assert pack.main(["--merge", str(sliced)]) == 0
+    names = sorted(path.name for path in whole.iterdir())
+    assert sorted(path.name for path in sliced.iterdir()) == names
+    assert all((whole / name).read_bytes() == (sliced / name).read_bytes() for name in names)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--slice", "3/3"], "--slice is 3/3: I/N with 0 <= I < N"),
+        (["--slice", "a/3"], "--slice is a/3"),
+        (["--slice", "1"], "--slice is 1/"),
+        (["--slice", "/3"], "JOB_COMPLETION_INDEX is not set"),
+        (["--slice", "0/3", "--overwrite"], "--overwrite would remove what other slices"),
+        (["--merge", "somewhere"], "--merge takes the destination alone"),
+    ],
+)
+def test_a_slice_that_means_nothing_is_refused(tmp_path, source, arguments, message, monkeypatch):
+    monkeypatch.delenv("JOB_COMPLETION_INDEX", raising=False)
+    with pytest.raises(ValueError, match=message):
+        pack.main([str(source), str(tmp_path / "set"), *SMALL, *arguments])
+    assert not (tmp_path / "set").exists()
+
+
+def test_the_destination_must_be_named(source):
+    with pytest.raises(ValueError, match="name the source and the destination"):
+        pack.main([str(source)])
+
+
+def test_a_size_stands_for_the_crop_what_is_stored_and_the_holes(tmp_path, source):
+    assert pack.main([str(source), str(tmp_path / "a"), "--size", "32"]) == 0
+    recipe = load_manifest(str(tmp_path / "a")).recipe
+    assert (recipe.crop_size, recipe.short_side) == (32, 48)
+    assert (recipe.masks.side_min, recipe.masks.side_max) == (12, 16)
+    given = ["--pack.short-side", "40", "--size=32", "--pack.masks.side-max", "20"]
+    assert pack.main([str(source), str(tmp_path / "b"), *given]) == 0
+    recipe = load_manifest(str(tmp_path / "b")).recipe
+    assert (recipe.crop_size, recipe.short_side, recipe.masks.side_max) == (32, 40, 20)
 
 
 def test_preview_writes_the_picture(tmp_path, capsys):

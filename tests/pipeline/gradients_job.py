@@ -17,11 +17,11 @@ import safetensors.torch
 
 from pipeline.feed import DeviceFeed
 from pipeline.losses import adversarial_loss, discriminator_loss
+from pipeline.preflight import training_data
 from pipeline.state import RunState
 from pipeline.step import TrainingStep
 from pipeline.trainer import reader_spec
 from pipeline.workers import start_worker
-from shards.manifest import load_manifest
 from shards.reader import ShardReader
 from tests.small_run import small_config
 
@@ -29,7 +29,7 @@ from tests.small_run import small_config
 def main(shards: str, output: Path) -> None:
     config = small_config(shards, output.parent)
     worker = start_worker(config)
-    state = RunState(config, worker, load_manifest(shards))
+    state = RunState(config, worker, training_data(config))
     step = TrainingStep(
         state.completion, state.discriminator, config.loss, config.discriminator.local_size,
         worker.autocast(),

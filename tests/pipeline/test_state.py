@@ -10,7 +10,7 @@ from pipeline.checkpoint import CheckpointWriter
 from pipeline.config import Config
 from pipeline.state import RunState, resume_, state_facts
 from pipeline.workers import Worker
-from shards.manifest import Manifest, load_manifest
+from shards.mixture import Mixture, WeightedSet
 from tests.shards.pictures import pack_small_set
 from tests.small_run import small_config
 
@@ -21,8 +21,8 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def manifest(shards: str) -> Manifest:
-    return load_manifest(shards)
+def data(shards: str) -> Mixture:
+    return Mixture([WeightedSet(shards)], batch_size=12)
 
 
 @pytest.fixture
@@ -30,9 +30,9 @@ def config(shards: str, tmp_path: Path) -> Config:
     return small_config(shards, tmp_path / "run")
 
 
-def save(state: RunState, config: Config, manifest: Manifest, step: int) -> None:
+def save(state: RunState, config: Config, data: Mixture, step: int) -> None:
     writer = CheckpointWriter(config.checkpoint_url, 9, lambda message: None)
-    writer.save(step, state.tensors(), state_facts(config, manifest, Worker(), step))
+    writer.save(step, state.tensors(), state_facts(config, data, Worker(), step))
     writer.close()
 
 
@@ -40,32 +40,32 @@ def first_weight(state: RunState) -> torch.Tensor:
     return next(state.completion.network.parameters())
 
 
-def test_the_first_weights_depend_on_the_seed_alone(config: Config, manifest: Manifest) -> None:
+def test_the_first_weights_depend_on_the_seed_alone(config: Config, data: Mixture) -> None:
     torch.manual_seed(99)
-    one = RunState(config, Worker(), manifest)
+    one = RunState(config, Worker(), data)
     torch.manual_seed(7)
-    same = RunState(config, Worker(), manifest)
-    other = RunState(dataclasses.replace(config, seed=1), Worker(), manifest)
+    same = RunState(config, Worker(), data)
+    other = RunState(dataclasses.replace(config, seed=1), Worker(), data)
     assert torch.equal(first_weight(one), first_weight(same))
     assert not torch.equal(first_weight(one), first_weight(other))
 
 
 def test_the_hole_is_filled_with_the_sets_mean_or_with_gray(
-    config: Config, manifest: Manifest
+    config: Config, data: Mixture
 ) -> None:
-    fill = RunState(config, Worker(), manifest).completion.network.get_buffer("fill_color")
-    torch.testing.assert_close(fill, torch.tensor(manifest.mean_color))
+    fill = RunState(config, Worker(), data).completion.network.get_buffer("fill_color")
+    torch.testing.assert_close(fill, torch.tensor(data.mean_color))
     gray = dataclasses.replace(
         config, completion=dataclasses.replace(config.completion, hole_fill="gray")
     )
-    fill = RunState(gray, Worker(), manifest).completion.network.get_buffer("fill_color")
+    fill = RunState(gray, Worker(), data).completion.network.get_buffer("fill_color")
     assert fill.tolist() == [0.5, 0.5, 0.5]
 
 
-def test_a_state_holds_everything_that_its_tensors_say(config: Config, manifest: Manifest) -> None:
-    state = RunState(config, Worker(), manifest)
+def test_a_state_holds_everything_that_its_tensors_say(config: Config, data: Mixture) -> None:
+    state = RunState(config, Worker(), data)
     assert set(state.tensors()) == {"completion", "discriminator", "ema", "optimizers"}
-    other = RunState(dataclasses.replace(config, seed=1), Worker(), manifest)
+    other = RunState(dataclasses.replace(config, seed=1), Worker(), data)
     other.load_(state.tensors())
     for stem, group in state.tensors().items():
         for name, tensor in group.items():
@@ -73,28 +73,28 @@ def test_a_state_holds_everything_that_its_tensors_say(config: Config, manifest:
 
 
 def test_a_named_checkpoint_starts_a_run_but_does_not_start_it_twice(
-    config: Config, manifest: Manifest, tmp_path: Path
+    config: Config, data: Mixture, tmp_path: Path
 ) -> None:
     def resumed_step(run: Config) -> int:
-        return resume_(RunState(run, Worker(), manifest), run, manifest, Worker(), print)
+        return resume_(RunState(run, Worker(), data), run, data, Worker(), print)
 
-    save(RunState(config, Worker(), manifest), config, manifest, step=5)
+    save(RunState(config, Worker(), data), config, data, step=5)
     start = f"{config.checkpoint_url}/step-000000005"
     moved = dataclasses.replace(config, folder=str(tmp_path / "moved"), resume=start)
     assert resumed_step(moved) == 5
-    save(RunState(moved, Worker(), manifest), moved, manifest, step=8)
+    save(RunState(moved, Worker(), data), moved, data, step=8)
     assert resumed_step(moved) == 8
 
 
-def test_without_a_checkpoint_a_run_starts_at_step_zero(config: Config, manifest: Manifest) -> None:
-    state = RunState(config, Worker(), manifest)
-    assert resume_(state, config, manifest, Worker(), print) == 0
+def test_without_a_checkpoint_a_run_starts_at_step_zero(config: Config, data: Mixture) -> None:
+    state = RunState(config, Worker(), data)
+    assert resume_(state, config, data, Worker(), print) == 0
     never = dataclasses.replace(config, resume="never")
-    assert resume_(state, never, manifest, Worker(), print) == 0
+    assert resume_(state, never, data, Worker(), print) == 0
 
 
-def test_networks_of_another_shape_are_refused(config: Config, manifest: Manifest) -> None:
-    state = RunState(config, Worker(), manifest)
+def test_networks_of_another_shape_are_refused(config: Config, data: Mixture) -> None:
+    state = RunState(config, Worker(), data)
     wider = dataclasses.replace(config, completion=dataclasses.replace(config.completion, width=16))
     with pytest.raises(ValueError, match="completion network does not fit"):
-        RunState(wider, Worker(), manifest).load_(state.tensors())
+        RunState(wider, Worker(), data).load_(state.tensors())

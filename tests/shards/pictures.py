@@ -49,7 +49,12 @@ def small_recipe(
     seed: int = 0,
     jpeg_quality: int = 95,
 ) -> PackRecipe:
-    masks = MaskRecipe(masks_per_image, holes_per_mask, crop_size // 4, crop_size // 2)
+    masks = MaskRecipe(
+        masks_per_image=masks_per_image,
+        holes_per_mask=holes_per_mask,
+        side_min=crop_size // 4,
+        side_max=crop_size // 2,
+    )
     return PackRecipe(
         crop_size=crop_size,
         short_side=short_side,
@@ -90,5 +95,5 @@ def pack_small_set(
         seed=seed,
     )
     destination = tmp_path / name
-    pack_images(source, str(destination), recipe, threads=1)
+    pack_images(source, str(destination), recipe, workers=1)
     return str(destination)

@@ -74,6 +74,6 @@ def test_a_foreign_manifest_is_refused_by_name(tmp_path, content):
 def test_a_later_version_is_refused(tmp_path):
     save_manifest(str(tmp_path), manifest())
     path = tmp_path / MANIFEST_NAME
-    path.write_text(json.dumps({**json.loads(path.read_text()), "version": 2}))
-    with pytest.raises(ValueError, match="version 2"):
+    path.write_text(json.dumps({**json.loads(path.read_text()), "version": 3}))
+    with pytest.raises(ValueError, match="version 3"):
         load_manifest(str(tmp_path))

@@ -1,15 +1,24 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from webdataset import WebDataset
 
+from launch.preview import main
 from shards.dataset import ShardSet
 from shards.manifest import load_manifest
+from shards.masks import draw_masks
+from shards.pack import pack_images
 from shards.preview import draw_preview, read_samples
+from shards.recipe import MaskRecipe, PackRecipe, StrokeRecipe
 from shards.storage import remove_tree, upload_file
-from tests.shards.pictures import pack_small_set
+from tests.shards.pictures import pack_small_set, small_recipe, write_class_folders
+
+STROKES = MaskRecipe(
+    kind="strokes", masks_per_image=2, holes_per_mask=2, strokes=StrokeRecipe(1, 2, 3, 3, 12, 2, 6)
+)
 
 
 @pytest.fixture(scope="module")
@@ -17,8 +26,19 @@ def url(tmp_path_factory):
     return pack_small_set(tmp_path_factory.mktemp("preview"), masks_per_image=2, holes_per_mask=2)
 
 
-def samples_of(url, split="train", count=4):
-    return read_samples(ShardSet(url, split), count)
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return write_class_folders(tmp_path_factory.mktemp("source"))
+
+
+def packed(source: Path, folder: Path, **changes: object) -> tuple[str, PackRecipe]:
+    recipe = replace(small_recipe(), **changes)
+    pack_images(source, str(folder / "set"), recipe, workers=1)
+    return str(folder / "set"), recipe
+
+
+def samples_of(url, split="train", count=4, shard=""):
+    return read_samples(ShardSet(url, split), count, shard)
 
 
 def test_samples_are_crops_with_their_masks(url):
@@ -107,3 +127,51 @@ def test_a_set_in_an_object_store_is_drawn_like_the_local_one(url, tmp_path):
     drawn = draw_preview(remote)
     remove_tree(f"memory://{tmp_path.name}")
     assert np.array_equal(np.asarray(drawn), np.asarray(draw_preview(url)))
+
+
+def test_the_masks_of_strokes_are_drawn_as_they_are(source, tmp_path):
+    url, recipe = packed(source, tmp_path, masks=STROKES)
+    for row, sample in enumerate(samples_of(url)):
+        drawn = draw_masks(recipe, int(sample.caption[:8]))
+        assert np.array_equal(sample.mask, drawn.pixels[row % 2])
+
+
+@pytest.mark.parametrize("encoding", ["png", "webp", "raw"])
+def test_every_encoding_shows_the_same_pictures(source, tmp_path, encoding):
+    plain, _ = packed(source, tmp_path / "jpeg")
+    url, _ = packed(source, tmp_path / encoding, encoding=encoding)
+    for split in ("train", "val"):
+        for sample, expected in zip(samples_of(url, split), samples_of(plain, split), strict=True):
+            assert sample.caption == expected.caption
+            assert np.abs(sample.crop.astype(int) - expected.crop).mean() < 5
+            assert np.array_equal(sample.mask, expected.mask)
+
+
+@pytest.mark.parametrize("name", ["train-000001.tar", "train-000001"])
+def test_one_shard_can_be_looked_at(url, name):
+    captions = [sample.caption for sample in samples_of(url, count=100, shard=name)]
+    assert [caption[:8] for caption in captions] == [f"{number:08d}" for number in range(5, 10)]
+
+
+def test_a_shard_that_is_not_in_the_split_is_refused_with_those_that_are(url):
+    with pytest.raises(
+        ValueError, match=r"no shard val-000000\.tar in the split 'train'; it has tr"
+    ):
+        draw_preview(url, shard="val-000000")
+
+
+def test_the_command_writes_a_sheet(url, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main([url, "--split", "val", "--count", "2"]) == 0
+    assert "split val" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["preview.png"]
+
+
+def test_the_command_writes_statistics_alone_or_beside_a_sheet(url, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main([url, "--statistics", "masks.png", "--shard", "train-000000"]) == 0
+    assert "10 masks" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["masks.png"]
+    assert main([url, "--statistics", "deep/masks.png", "--output", "sheet.png"]) == 0
+    assert (tmp_path / "deep/masks.png").stat().st_size > 10_000
+    assert (tmp_path / "sheet.png").exists()

@@ -1,12 +1,7 @@
 import errno
 import os
-from functools import partial
-from typing import ClassVar
 
-import fsspec
 import pytest
-from fsspec.exceptions import FSTimeoutError
-from fsspec.implementations.memory import MemoryFileSystem
 
 from shards import storage
 
@@ -60,6 +55,36 @@ def test_files_travel_up_and_down(url, tmp_path):
     assert (tmp_path / "back").read_bytes() == b"content"
 
 
+def test_a_range_is_read_exactly(url):
+    storage.write_bytes(storage.join_url(url, "file"), b"0123456789")
+    assert storage.read_range(storage.join_url(url, "file"), 3, 4) == b"3456"
+    assert storage.read_range(storage.join_url(url, "file"), 0, 10) == b"0123456789"
+
+
+def test_a_range_beyond_the_end_is_refused_at_once_with_the_size(url, capsys):
+    storage.write_bytes(storage.join_url(url, "file"), b"0123456789")
+    with pytest.raises(OSError, match=r"reading bytes 8 to 12 of .*file failed.* only 10 bytes"):
+        storage.read_range(storage.join_url(url, "file"), 8, 4)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_tree_is_listed_with_relative_names_and_sizes(url):
+    for name, size in (("b", 2), ("a/deep/c", 0), ("a/d", 1)):
+        storage.write_bytes(storage.join_url(url, *name.split("/")), b"x" * size)
+    assert storage.list_tree(url) == [("a/d", 1), ("a/deep/c", 0), ("b", 2)]
+    assert storage.list_tree(storage.join_url(url, "a") + "/") == [("d", 1), ("deep/c", 0)]
+    assert storage.list_tree(storage.join_url(url, "missing")) == []
+
+
+def test_linked_folders_are_listed_and_circles_are_not(tmp_path):
+    storage.write_bytes(f"{tmp_path}/elsewhere/file", b"x")
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "circle").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "tree" / "broken").symlink_to(tmp_path / "nowhere")
+    assert storage.list_tree(f"{tmp_path}/tree") == [("link/file", 1)]
+
+
 def test_a_missing_file_is_not_asked_for_twice(url, capsys):
     with pytest.raises(FileNotFoundError):
         storage.read_bytes(storage.join_url(url, "missing"))
@@ -80,183 +105,18 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_a_passing_fault_is_tried_again(monkeypatch, capsys):
-    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
-    failures = [ConnectionError("reset by peer"), OSError("slow down")]
-
-    def call():
-        if failures:
-            raise failures.pop()
-        return "done"
-
-    assert storage._with_retries(call, "reading s3://bucket/key") == "done"
-    output = capsys.readouterr().err
-    assert f"reading s3://bucket/key: attempt 1 of {storage.ATTEMPTS} failed (slow down)" in output
-
-
-def test_the_last_error_is_raised_when_attempts_run_out(monkeypatch):
-    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
-    calls = []
-
-    def call():
-        calls.append(1)
-        raise ConnectionError(f"reset {len(calls)}")
-
-    with pytest.raises(ConnectionError, match=f"reset {storage.ATTEMPTS}"):
-        storage._with_retries(call, "reading")
-
-
 def test_an_unknown_protocol_is_refused_by_name():
     with pytest.raises(ValueError, match="nonsense://bucket"):
         storage.read_bytes("nonsense://bucket/key")
 
 
-class ClientError(Exception):
-    """As botocore's: the answer of the server, whose message may be missing."""
-
-    def __init__(self, code):
-        super().__init__(f"An error occurred ({code}) when calling an operation: None")
-        self.response = {"Error": {"Code": code, "Message": None}}
-
-
-class EndpointConnectionError(Exception):
-    """As botocore's: no OSError."""
-
-
-class NoCredentialsError(Exception):
-    """As botocore's."""
-
-
-def as_s3fs_says(kind, code):
-    error = kind("None")  # what s3fs makes of an answer without a message
-    error.__cause__ = ClientError(code)
-    return error
-
-
-class FaultyStore(MemoryFileSystem):
-    """Raises the next of `faults` instead of answering; None lets a call through."""
-
-    protocol = "faulty"
-    faults: ClassVar[list] = []
-    cut_short: ClassVar[list] = []  # numbers of bytes that the next writes store
-    keeps = False  # a removal takes nothing away, and says nothing
-    calls = 0
-
-    @classmethod
-    def _strip_protocol(cls, path):
-        return super()._strip_protocol(path.replace("faulty://", "memory://"))
-
-    def _fail(self):
-        type(self).calls += 1
-        fault = self.faults.pop(0) if self.faults else None
-        if fault is not None:
-            raise fault
-
-    def cat_file(self, path, start=None, end=None, **options):
-        self._fail()
-        return super().cat_file(path, start, end, **options)
-
-    def pipe_file(self, path, value, **options):
-        self._fail()
-        size = self.cut_short.pop(0) if self.cut_short else len(value)
-        super().pipe_file(path, value[:size], **options)
-
-    def ls(self, path, detail=True, **options):
-        self._fail()
-        return super().ls(path, detail, **options)
-
-    def rm(self, path, recursive=False, maxdepth=None):
-        if not self.keeps:
-            super().rm(path, recursive, maxdepth)
-
-
-@pytest.fixture
-def store(tmp_path, monkeypatch):
-    fsspec.register_implementation("faulty", FaultyStore, clobber=True)
-    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
-    monkeypatch.setattr(FaultyStore, "faults", [])
-    monkeypatch.setattr(FaultyStore, "cut_short", [])
-    monkeypatch.setattr(FaultyStore, "keeps", False)
-    monkeypatch.setattr(FaultyStore, "calls", 0)
-    yield f"faulty://{tmp_path.name}"
-    monkeypatch.undo()
-    storage.remove_tree(f"faulty://{tmp_path.name}")
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        EndpointConnectionError("Could not connect"),
-        FSTimeoutError(),
-        as_s3fs_says(partial(OSError, errno.EBUSY), "SlowDown"),
-        as_s3fs_says(partial(OSError, errno.EREMOTEIO), "InternalError"),
-        ConnectionResetError("reset"),
-    ],
-)
-def test_a_store_that_fails_for_a_moment_is_asked_again(store, fault):
-    storage.write_bytes(f"{store}/key", b"content")
-    FaultyStore.faults += [fault, fault, None]
-    assert storage.read_bytes(f"{store}/key") == b"content"
-
-
-@pytest.mark.parametrize(
-    ("fault", "kind", "words"),
-    [
-        (as_s3fs_says(PermissionError, "SignatureDoesNotMatch"), PermissionError, "secret key"),
-        (as_s3fs_says(PermissionError, "AccessDenied"), PermissionError, "AccessDenied"),
-        (as_s3fs_says(FileNotFoundError, "NoSuchBucket"), FileNotFoundError, "no such bucket"),
-        (as_s3fs_says(partial(OSError, errno.EINVAL), "InvalidArgument"), OSError, "InvalidArg"),
-        (NoCredentialsError("Unable to locate credentials"), PermissionError, "locate credentials"),
-        (ValueError("Invalid endpoint: localhost"), ValueError, "Invalid endpoint"),
-    ],
-)
-def test_what_no_attempt_mends_is_raised_at_once_with_its_url_and_cause(store, fault, kind, words):
-    FaultyStore.faults += [fault]
-    with pytest.raises(kind) as raised:
-        storage.read_bytes(f"{store}/key")
-    assert FaultyStore.calls == 1
-    message = str(raised.value)
-    assert f"reading {store}/key failed" in message
-    assert words in message
-    assert "None" not in message
-    assert "\n" not in message
-
-
-def test_a_store_that_stays_away_ends_in_an_oserror_that_names_the_url(store, capsys):
-    FaultyStore.faults += [EndpointConnectionError("Could not connect to localhost:1")] * 9
-    with pytest.raises(OSError, match=f"listing {store} failed: Could not connect"):
-        storage.list_names(store)
-    assert FaultyStore.calls == storage.ATTEMPTS
-    assert len(capsys.readouterr().err.splitlines()) == storage.ATTEMPTS - 1
-
-
-def test_a_fault_of_the_program_is_not_taken_for_one_of_the_store(store):
-    FaultyStore.faults += [TypeError("no such argument")]
-    with pytest.raises(TypeError, match=r"^no such argument$"):
-        storage.read_bytes(f"{store}/key")
-    assert FaultyStore.calls == 1
-
-
-def test_a_write_that_arrived_cut_short_is_written_again(store, capsys):
-    FaultyStore.cut_short += [3]
-    storage.write_bytes(f"{store}/key", b"content")
-    assert storage.read_bytes(f"{store}/key") == b"content"
-    assert "3 of 7 bytes are stored" in capsys.readouterr().err
-
-
-def test_a_removal_that_the_store_did_not_carry_out_is_an_error(store, monkeypatch):
-    storage.write_bytes(f"{store}/folder/key", b"content")
-    monkeypatch.setattr(FaultyStore, "keeps", True)
-    with pytest.raises(PermissionError, match=f"removing {store}/folder failed"):
-        storage.remove_tree(f"{store}/folder")
-
-
 @pytest.mark.parametrize("name", ["run[1]", "run*", "run?"])
-def test_a_url_that_fsspec_would_take_for_a_pattern_is_refused(store, name):
-    storage.write_bytes(f"{store}/run1", b"of another run")
+def test_a_url_that_fsspec_would_take_for_a_pattern_is_refused(tmp_path, name):
+    storage.write_bytes(f"memory://{tmp_path.name}/run1", b"of another run")
     with pytest.raises(ValueError, match="rename it"):
-        storage.remove_tree(f"{store}/{name}")
-    assert storage.list_names(store) == ["run1"]
+        storage.remove_tree(f"memory://{tmp_path.name}/{name}")
+    assert storage.list_names(f"memory://{tmp_path.name}") == ["run1"]
+    storage.remove_tree(f"memory://{tmp_path.name}")
 
 
 def test_a_local_folder_may_be_named_like_a_pattern(tmp_path):
