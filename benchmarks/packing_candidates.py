@@ -110,7 +110,8 @@ def fidelity(paths: list[Path], recipe: PackRecipe) -> dict[str, list[float]]:
 
 
 def _decoded(path: Path, recipe: PackRecipe) -> np.ndarray:
-    pixels: np.ndarray = simplejpeg.decode_jpeg(convert_image(path.read_bytes(), path.name, "train", recipe).data)
+    stored = convert_image(path.read_bytes(), path.name, "train", recipe)
+    pixels: np.ndarray = simplejpeg.decode_jpeg(stored.data)
     return pixels
 
 

@@ -28,8 +28,8 @@ def main(arguments: list[str]) -> int:
     from pipeline.checkpoint import read_commitment
     from pipeline.evaluation import recalibrate
     from pipeline.export import find_checkpoint, load_from_checkpoint, save_completion_network
-    from pipeline.workers import Worker
     from pipeline.preflight import training_data
+    from pipeline.workers import Worker
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     url = find_checkpoint(options.checkpoint)

@@ -23,9 +23,7 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("shards", help="folder or URL of WebDataset shards")
     options, config = parse_with_config(parser, arguments, sections=("pack",))
-    manifest = index_foreign_shards(
-        options.shards, config.pack, PlainProgress("indexed", "shards")
-    )
+    manifest = index_foreign_shards(options.shards, config.pack, PlainProgress("indexed", "shards"))
     for split, entries in manifest.splits.items():
         print(f"{split}: {manifest.num_images(split):,} images in {len(entries):,} shards")
     print(f"{len(manifest.classes):,} classes, fingerprint {manifest.fingerprint[:12]}")

@@ -64,9 +64,7 @@ def main(arguments: list[str]) -> int:
         "those are not given",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a set that is there")
-    options, config = parse_with_config(
-        parser, _with_size(arguments), sections=("pack",)
-    )
+    options, config = parse_with_config(parser, _with_size(arguments), sections=("pack",))
     _check(options)
     console = Console()
     begin = time.perf_counter()

@@ -20,7 +20,6 @@ from shards.mixture import WeightedSet, share_lanes
 from shards.order import lanes_of
 from shards.recipe import PackRecipe, recipe_faults
 
-
 _FURTHER_SETS = "tuple[WeightedSet, ...]"
 
 

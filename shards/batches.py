@@ -199,9 +199,7 @@ class BatchAssembler:
         start, num_bytes = time.perf_counter(), 0
         for row in rows:
             num_bytes += self._reader.fill(self._order.locate(step, self._lanes[row]), arrays, row)
-        self._reader.counters.add(
-            bytes_read=num_bytes, decode_seconds=time.perf_counter() - start
-        )
+        self._reader.counters.add(bytes_read=num_bytes, decode_seconds=time.perf_counter() - start)
 
     def _prefetch(self, place: tuple[int, int]) -> None:
         data_set, shard = place

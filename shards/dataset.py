@@ -4,6 +4,7 @@ against the index."""
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import threading
 from collections import OrderedDict
@@ -14,7 +15,7 @@ from shards.cache import ShardCache, check_shard_size
 from shards.index import decode_index, index_name
 from shards.indexing import rebuild_index
 from shards.manifest import Manifest, ShardEntry, load_manifest
-from shards.open_shard import OpenShard, map_descriptor, map_file
+from shards.open_shard import OpenShard, map_descriptor
 from shards.storage import is_local, join_url, list_names, local_path, read_bytes
 
 OPEN_SHARDS = 256  # maps kept at once; each holds one file descriptor
@@ -154,8 +155,11 @@ class ShardSet:
         held = None if self.cache is None else self.cache.open(entry)
         close = _nothing if held is None else held.close
         try:
-            data = map_file(local_path(name)) if held is None else map_descriptor(held.fileno())
-            check_shard_size(data.nbytes, entry, name)
+            if held is None:
+                with open(local_path(name), "rb") as file:
+                    data = _mapped(file.fileno(), entry, name)
+            else:
+                data = _mapped(held.fileno(), entry, name)
             try:
                 records = self._read_index(shard)
             except (FileNotFoundError, ValueError) as error:
@@ -180,9 +184,7 @@ class ShardSet:
         else:
             data = read_bytes(name)
         if hashlib.sha256(data).hexdigest() != entry.index_sha256:
-            raise ValueError(
-                f"{name} is damaged: its SHA-256 is not the manifest's"
-            )
+            raise ValueError(f"{name} is damaged: its SHA-256 is not the manifest's")
         return decode_index(data, name)
 
     def _rebuilt_index(self, shard: int, data: memoryview, fault: Exception) -> np.ndarray:
@@ -196,6 +198,11 @@ class ShardSet:
                 "names either; mend the set with `glcic repack`"
             ) from fault
         return decode_index(index, name)
+
+
+def _mapped(descriptor: int, entry: ShardEntry, name: str) -> memoryview:
+    check_shard_size(os.fstat(descriptor).st_size, entry, name)  # an empty file cannot be mapped
+    return map_descriptor(descriptor)
 
 
 def _nothing() -> None:

@@ -11,7 +11,7 @@ CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 60.0  # without a single byte
 EXTRAS = {
     "s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure",
-    "abfss": "azure",
+    "abfss": "azure", "hf": "hub",
 }  # fmt: skip
 _PATTERN_CHARACTERS = set("*?[")
 
@@ -57,7 +57,7 @@ def _filesystem_options(protocol: str) -> dict[str, Any]:
         return {"client_kwargs": {"timeout": timeout}}
     extra = EXTRAS.get(protocol)
     # A listing kept from before says nothing about what other processes have written since.
-    options: dict[str, Any] = {"use_listings_cache": False} if extra else {}
+    options: dict[str, Any] = {"use_listings_cache": False} if extra not in (None, "hub") else {}
     if extra == "s3":
         ours = {
             "connect_timeout": CONNECT_TIMEOUT_S,

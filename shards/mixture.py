@@ -62,9 +62,7 @@ def share_lanes(batch_size: int, weights: Sequence[float]) -> list[int]:
 class MixedOrder:
     """Which sample of which set lane j supplies at step t."""
 
-    def __init__(
-        self, sets: Sequence[Sequence[int]], lanes: Sequence[int], seed: int
-    ) -> None:
+    def __init__(self, sets: Sequence[Sequence[int]], lanes: Sequence[int], seed: int) -> None:
         """`sets` counts the samples of each set's shards; `lanes` names each lane's set."""
         self._places: list[tuple[int, int]] = []  # of each lane: its set, and its lane there
         used = [0] * len(sets)
@@ -181,4 +179,3 @@ class Mixture:
                         f"{one.shards} cannot be mixed with {self.sets[0].shards}: {name} is "
                         f"{theirs} there and {ours} here; pack them alike"
                     )
-

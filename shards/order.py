@@ -135,9 +135,7 @@ class LaneOrder:
     def shards_ahead(self, step: int, lanes: Sequence[int], per_lane: int = 2) -> list[int]:
         """The shards that each of `lanes` reads at `step` and next, `per_lane` of them, distinct,
         in the order in which they are needed. Looks to the end of the next epoch."""
-        openings = (
-            itertools.islice(self._openings(step, lane), per_lane) for lane in lanes
-        )
+        openings = (itertools.islice(self._openings(step, lane), per_lane) for lane in lanes)
         return list(dict.fromkeys(shard for _, shard in heapq.merge(*openings)))
 
     def _openings(self, step: int, lane: int) -> Iterator[tuple[int, int]]:

@@ -153,9 +153,7 @@ def _tasks(
     for shard in shards:
         images = plan.splits[shard.split][shard.start : shard.stop]
         needed = {image.class_name: labels[image.class_name] for image in images}
-        yield ShardTask(
-            plan.location, destination, recipe, plan_sha256, shard, images, needed
-        )
+        yield ShardTask(plan.location, destination, recipe, plan_sha256, shard, images, needed)
 
 
 class _State:

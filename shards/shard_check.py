@@ -115,9 +115,7 @@ def _check_content(
         what = "number of images is not the manifest's"
         report(Fault(entry.name, what, str(entry.num_images), str(len(images))))
     if records is None:
-        result.keys = np.array(
-            [layout.part(member)[0] for member in images], np.uint64
-        )
+        result.keys = np.array([layout.part(member)[0] for member in images], np.uint64)
         samples = [(member, None) for member in members if layout.part(member)[1]]
     else:
         result.keys = records["image_number"]
@@ -139,9 +137,7 @@ def _check_foreign_images(
         result.keys = records["image_number"]
     for record in [] if records is None else records:
         member = next(iter(layout.indexed(record)))
-        result.faults.extend(
-            _member_faults(check, file, result.entry.name, member, record, layout)
-        )
+        result.faults.extend(_member_faults(check, file, result.entry.name, member, record, layout))
         result.num_images += 1
 
 

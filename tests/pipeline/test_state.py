@@ -50,9 +50,7 @@ def test_the_first_weights_depend_on_the_seed_alone(config: Config, data: Mixtur
     assert not torch.equal(first_weight(one), first_weight(other))
 
 
-def test_the_hole_is_filled_with_the_sets_mean_or_with_gray(
-    config: Config, data: Mixture
-) -> None:
+def test_the_hole_is_filled_with_the_sets_mean_or_with_gray(config: Config, data: Mixture) -> None:
     fill = RunState(config, Worker(), data).completion.network.get_buffer("fill_color")
     torch.testing.assert_close(fill, torch.tensor(data.mean_color))
     gray = dataclasses.replace(

@@ -121,9 +121,7 @@ def test_an_image_of_another_size_than_the_index_says_is_refused() -> None:
     out = np.empty((32, 32, 3), dtype=np.uint8)
     for width, height in ((60, 51), (61, 50), (32, 32), (6000, 5000)):
         with pytest.raises(ValueError, match="60 x 50 pixels, not"):
-            decode_crop(
-                encode(picture((60, 50))), CropBox(0, 0, 32, False), width, height, out
-            )
+            decode_crop(encode(picture((60, 50))), CropBox(0, 0, 32, False), width, height, out)
 
 
 def test_an_image_that_is_always_taken_whole_needs_no_draw() -> None:

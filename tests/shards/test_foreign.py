@@ -153,9 +153,7 @@ def test_without_a_fraction_nothing_is_kept_for_validation(tmp_path: Path) -> No
 def test_classes_stand_in_the_order_of_their_numbers_then_of_the_alphabet(
     labels: list[str], classes: list[str], tmp_path: Path
 ) -> None:
-    folder = write_shards(
-        tmp_path / "set", ("a.tar",), len(labels), lambda number: labels[number]
-    )
+    folder = write_shards(tmp_path / "set", ("a.tar",), len(labels), lambda number: labels[number])
     manifest = index_foreign_shards(str(folder), RECIPE)
     assert manifest.classes == classes
     records = decode_index((folder / "a.idx").read_bytes(), "a")
@@ -205,7 +203,7 @@ def test_an_index_that_is_missing_is_a_fault(tmp_path: Path) -> None:
     folder = write_shards(tmp_path / "set")
     index_foreign_shards(str(folder), RECIPE)
     (folder / "a-000001.idx").unlink()
-    assert ["a-000001.idx"] == [fault.place for fault in verify_set(str(folder))]
+    assert [fault.place for fault in verify_set(str(folder))] == ["a-000001.idx"]
 
 
 def test_validation_images_are_read_as_their_centre_square(tmp_path: Path) -> None:
@@ -241,7 +239,7 @@ def test_a_broken_archive_is_named_and_nothing_is_written(tmp_path: Path) -> Non
 
 def test_a_folder_without_a_shard_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(ValueError, match="holds no shard: no file there ends in .tar"):
+        with pytest.raises(ValueError, match=r"holds no shard: no file there ends in \.tar"):
             index_foreign_shards(str(folder), RECIPE)
 
 

@@ -87,7 +87,7 @@ def check_foreign(data: bytes) -> None:
         assert "far.tar" in str(error)
         return
     assert all(0 <= one.offset <= len(data) - one.num_bytes for one in shard.images)
-    assert all(one.path.startswith("far.tar/") for one in shard.refused)
+    assert all(one.path.startswith("far.tar") for one in shard.refused)
 
 
 def check_rebuilding(data: bytes, recipe: PackRecipe) -> None:
@@ -163,7 +163,7 @@ def test_a_member_of_negative_size_is_refused_and_not_read_for_ever(size: int) -
     from tests.fuzz.mutations import sealed
 
     data = sealed(header) + bytes(1024)
-    with pytest.raises(ValueError, match="size that cannot be|archive"):
+    with pytest.raises(ValueError, match=r"size that cannot be|archive"):
         list(archive_members(memoryview(data)))
     check_everything(data)
 

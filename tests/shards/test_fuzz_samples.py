@@ -79,9 +79,7 @@ def check_image(data: bytes) -> None:
         pixels = None
     assert (memory[:GUARD] == 0xA5).all()
     assert (memory[-GUARD:] == 0xA5).all()
-    assert pixels is None or (
-        pixels.shape == (HEIGHT, WIDTH, 3) and np.shares_memory(pixels, view)
-    )
+    assert pixels is None or (pixels.shape == (HEIGHT, WIDTH, 3) and np.shares_memory(pixels, view))
 
 
 @pytest.mark.usefixtures("little_room")

@@ -80,9 +80,7 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
-def test_a_damage_is_mended_bit_for_bit(
-    kind: str, packed: Path, sound: Path, source: Path
-) -> None:
+def test_a_damage_is_mended_bit_for_bit(kind: str, packed: Path, sound: Path, source: Path) -> None:
     name, damage = DAMAGES[kind]
     damage(packed / name)
     mended = repack_damaged(str(source), str(packed), say=quiet)

@@ -215,7 +215,7 @@ INSIDE = {
     "no such label": (with_label, "the label is that of no class: expected 0 to 2, found 99"),
     "hole past the right": (
         with_hole(25, 0, 8, 8),
-        "mask 1, completion: a hole lies outside the frame: expected within 32 x 32, found [25",
+        "mask 1, completion: a hole lies outside the frame: expected within 0 to 32, found [25",
     ),
     "hole past the bottom": (with_hole(0, 25, 8, 8), "a hole lies outside the frame"),
     "large hole": (with_hole(0, 0, 17, 8), "sides are out of range: expected 8 to 16, found 17 x"),

@@ -188,7 +188,9 @@ def test_killing_a_pack_with_its_processes_loses_only_what_was_being_packed(tmp_
     url = tmp_path / "set"
     command = pack_command(many, url, "--workers", "2")
     for wanted in (2, 6, 12):
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True)
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True
+        )
         deadline = time.monotonic() + 60
         while len(list(url.glob("*.tar"))) < wanted and process.poll() is None:
             assert time.monotonic() < deadline

@@ -125,7 +125,7 @@ def test_a_count_that_the_fingerprint_does_not_cover_is_checked_too(copy: Path) 
         lambda content: content["recipe"].update(crop_size=None),
         lambda content: content["classes"].append(3),
         lambda content: content.update(splits=[]),
-        lambda content: content.update(version=2),
+        lambda content: content.update(version=3),
         lambda content: content.clear(),
     ],
 )
@@ -140,7 +140,7 @@ def test_a_manifest_of_other_values_is_a_fault_and_no_traceback(
 
 def test_a_recipe_that_cannot_be_is_a_fault(copy: Path) -> None:
     manifest = load_manifest(str(copy))
-    masks = MaskRecipe(2, 2, side_min=8, side_max=64)
+    masks = replace(manifest.recipe.masks, side_max=64)
     save_manifest(str(copy), replace(manifest, recipe=replace(manifest.recipe, masks=masks)))
     assert any("side_min and side_max is 8 and 64" in str(fault) for fault in faults_of(copy))
 
