@@ -2,8 +2,8 @@
 
     python -m benchmarks.packing [--source FOLDER] [--rounds 5]
 
-The same files to the same short side and JPEG quality, interleaved, with one and two threads or
-processes; and how near the stored images are to Pillow's bicubic resizing.
+The same files to the same short side and JPEG quality, interleaved, with one and two processes; the
+writers alone; and how near the stored images are to Pillow's bicubic resizing.
 """
 
 from __future__ import annotations
@@ -22,14 +22,24 @@ from rich.console import Console
 
 from benchmarks.command import benchmark_parser, circumstances, command_line, source_label
 from benchmarks.inputs import SHIPPED_LABEL, benchmark_recipe, write_shipped_parts
-from benchmarks.packing_candidates import fidelity, pack_rate, webdataset_rate
+from benchmarks.packing_candidates import (
+    fidelity,
+    pack_rate,
+    stored_samples,
+    webdataset_rate,
+    webdataset_writing_rate,
+    writing_rate,
+)
 from benchmarks.report import print_result
 from benchmarks.result import Figure, Result, write_result
 from benchmarks.rounds import Measurement, Pair, figures_of, measure_in_rounds
 from shards.recipe import PackRecipe
 from shards.sources import plan_packing
 
-SPEED, FIDELITY = "speed", "fidelity"
+SPEED, WRITING, FIDELITY = "speed", "writing alone", "fidelity"
+WRITER, PEER_WRITER = "shard writer", "webdataset.ShardWriter"
+_IMAGES_PER_SHARD = 250  # several for every process
+_WRITTEN_IMAGES = 200  # different ones, written again and again
 OURS, OURS_2 = "pack_images, 1 process", "pack_images, 2 processes"
 PEER, PEER_2 = "ShardWriter with Pillow, 1 process", "ShardWriter with Pillow, 2 processes"
 PAIRS: tuple[Pair, ...] = ((OURS, PEER), (OURS_2, PEER_2), (OURS_2, OURS), (PEER_2, PEER))
@@ -69,6 +79,17 @@ def _import_webdataset() -> None:
     time.sleep(0.5)  # long enough for the other process to take the other call
 
 
+def measure_writing(source: Path, recipe: PackRecipe, count: int, rounds: int) -> list[Figure]:
+    """Of encoded images: what is left of packing when neither decoding nor resizing is."""
+    samples = stored_samples(_training_paths(source, recipe)[:_WRITTEN_IMAGES], recipe)
+    candidates: dict[str, Measurement] = {
+        WRITER: partial(writing_rate, samples, recipe, count),
+        PEER_WRITER: partial(webdataset_writing_rate, samples, recipe, count),
+    }
+    measured = measure_in_rounds(candidates, rounds, Console(stderr=True).print)
+    return figures_of(WRITING, "samples/s", measured, ((WRITER, PEER_WRITER),))
+
+
 def measure_fidelity(source: Path, recipe: PackRecipe) -> list[Figure]:
     """The median and the 5th percentile over the images; `runs` holds that one value."""
     paths = _training_paths(source, recipe)
@@ -82,7 +103,12 @@ def measure_fidelity(source: Path, recipe: PackRecipe) -> list[Figure]:
 
 def run(options: argparse.Namespace, command: str) -> Result:
     parameters = circumstances(options)
-    recipe = benchmark_recipe(options.crop_size, options.crop_size, validation_fraction=0)
+    recipe = benchmark_recipe(
+        options.crop_size,
+        options.crop_size,
+        validation_fraction=0,
+        images_per_shard=_IMAGES_PER_SHARD,
+    )
     with tempfile.TemporaryDirectory(prefix="glcic-benchmark-") as folder:
         source = options.source or write_shipped_parts(Path(folder))
         parameters |= {
@@ -90,8 +116,10 @@ def run(options: argparse.Namespace, command: str) -> Result:
             "times that every photograph is packed": options.repeat,
             "short side, pixels": recipe.short_side,
             "JPEG quality": recipe.jpeg_quality,
+            "images per shard": recipe.images_per_shard,
         }
         figures = measure_speed(source, recipe, options.repeat, options.rounds)
+        figures += measure_writing(source, recipe, options.written_samples, options.rounds)
         figures += measure_fidelity(source, recipe)
     return Result("packing", command, parameters, figures)
 
@@ -100,6 +128,9 @@ def main(arguments: list[str]) -> int:
     parser = benchmark_parser("packing", __doc__)
     parser.add_argument(
         "--repeat", type=int, default=4, help="times that every photograph is packed"
+    )
+    parser.add_argument(
+        "--written-samples", type=int, default=4000, help="by the writers alone (%(default)s)"
     )
     options = parser.parse_args(arguments)
     try:

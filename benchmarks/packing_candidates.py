@@ -19,9 +19,11 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from shards.conversion import UnusableImage, convert_image
+from shards.conversion import StoredImage, UnusableImage, convert_image
+from shards.masks import DrawnMasks, draw_masks
 from shards.pack import pack_images
 from shards.recipe import PackRecipe
+from shards.writer import ShardWriter
 
 Submit = Callable[..., Future]  # of a pool of processes
 
@@ -80,6 +82,56 @@ def resized_by_pillow(path: Path, short_side: int) -> Image.Image | None:
     scale = short_side / min(image.size)
     width, height = (round(side * scale) for side in image.size)
     return image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+Sample = tuple[StoredImage, DrawnMasks]
+
+
+def stored_samples(paths: list[Path], recipe: PackRecipe) -> list[Sample]:
+    """Encoded images and their masks, ready to be written."""
+    samples = []
+    for number, path in enumerate(paths):
+        try:
+            image = convert_image(path.read_bytes(), path.name, "train", recipe)
+        except UnusableImage:
+            continue
+        samples.append((image, draw_masks(recipe, number)))
+    return samples
+
+
+def writing_rate(samples: list[Sample], recipe: PackRecipe, count: int) -> float:
+    """Samples per second of the shard writer alone: checksums, hash, index and flushing."""
+    with tempfile.TemporaryDirectory(prefix="glcic-benchmark-") as folder:
+        start = time.perf_counter()
+        for shard in range(0, count, recipe.images_per_shard):
+            writer = ShardWriter(folder, f"train-{shard:06d}.tar", recipe)
+            for number in range(shard, min(shard + recipe.images_per_shard, count)):
+                description = {"class": "some", "label": 0, "original_size": [500, 375]}
+                image, masks = samples[number % len(samples)]
+                writer.add(number, image, 0, description, masks)
+            writer.finish()
+        return count / (time.perf_counter() - start)
+
+
+def webdataset_writing_rate(samples: list[Sample], recipe: PackRecipe, count: int) -> float:
+    """The same samples through webdataset.ShardWriter, described alike."""
+    from webdataset import ShardWriter as PeerWriter
+
+    with tempfile.TemporaryDirectory(prefix="glcic-benchmark-") as folder:
+        start = time.perf_counter()
+        pattern, per_shard = f"{folder}/train-%06d.tar", recipe.images_per_shard
+        with PeerWriter(pattern, maxcount=per_shard, maxsize=1e12, verbose=0) as writer:
+            for number in range(count):
+                image, masks = samples[number % len(samples)]
+                description = {
+                    "class": "some",
+                    "label": 0,
+                    "original_size": [500, 375],
+                    "completion": masks.completion_holes.tolist(),
+                    "discriminator": masks.discriminator_holes.tolist(),
+                }
+                writer.write({"__key__": f"{number:08d}", "jpg": image.data, "json": description})
+        return count / (time.perf_counter() - start)
 
 
 def fidelity(paths: list[Path], recipe: PackRecipe) -> dict[str, list[float]]:

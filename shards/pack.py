@@ -132,8 +132,9 @@ def _pack_slice(
         missing = [shard for shard in shards if shard.name not in finished]
         advance(sum(s.stop - s.start for s in shards if s.name in finished))
         num_stored += sum(r.entry.num_images for r in finished.values() if r.entry is not None)
-        tasks = _tasks(plan, destination, recipe, missing)
-        processes = max(1, min(workers or available_cores(), len(missing)))
+        workers = workers or available_cores()
+        processes = max(1, min(workers, len(missing)))
+        tasks = _tasks(plan, destination, recipe, missing, threads=workers // processes)
         for record in pack_in_processes(tasks, processes, advance):
             num_stored += record.entry.num_images if record.entry is not None else 0
         save_record(destination, slice_record(plan, recipe, number, of))
@@ -146,14 +147,20 @@ def _pack_slice(
 
 
 def _tasks(
-    plan: PackPlan, destination: str, recipe: PackRecipe, shards: list[PlannedShard]
+    plan: PackPlan,
+    destination: str,
+    recipe: PackRecipe,
+    shards: list[PlannedShard],
+    threads: int = 1,
 ) -> Iterator[ShardTask]:
     labels = {name: label for label, name in enumerate(plan.classes)}
     plan_sha256 = plan.sha256
     for shard in shards:
         images = plan.splits[shard.split][shard.start : shard.stop]
         needed = {image.class_name: labels[image.class_name] for image in images}
-        yield ShardTask(plan.location, destination, recipe, plan_sha256, shard, images, needed)
+        yield ShardTask(
+            plan.location, destination, recipe, plan_sha256, shard, images, needed, threads
+        )
 
 
 class _State:

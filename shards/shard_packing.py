@@ -33,6 +33,7 @@ class ShardTask:
     shard: PlannedShard
     images: list[SourceImage]
     labels: dict[str, int]  # of the classes that occur in it
+    threads: int = 1  # that convert its images: more where there are fewer shards than cores
 
 
 def pack_shard(task: ShardTask, advance: Advance) -> ShardRecord:
@@ -88,21 +89,38 @@ def pack_shard(task: ShardTask, advance: Advance) -> ShardRecord:
 
 
 def _converted(task: ShardTask) -> Iterator[StoredImage | UnusableImage]:
-    for image, read in zip(task.images, _contents(task), strict=True):
-        try:
-            data = read()
-        except OSError as error:
-            # What lies on a remote store may only be out of reach for now: leaving it out would
-            # lose it.
-            is_remote = not is_local(image.name) or not is_local(task.location)
-            if is_remote and not isinstance(error, FileNotFoundError):
-                raise
-            yield UnusableImage(f"cannot be read: {error.strerror or error}")
-            continue
-        try:
-            yield convert_image(data, image.name, task.shard.split, task.recipe)
-        except UnusableImage as error:
-            yield error
+    """In the order of the task, whichever thread is first."""
+    reading = zip(task.images, _contents(task), strict=True)
+    if task.threads == 1:
+        for image, read in reading:
+            yield _convert(task, image, read)
+        return
+    with ThreadPoolExecutor(task.threads, thread_name_prefix="convert") as pool:
+        waiting: deque[Future[StoredImage | UnusableImage]] = deque()
+        for image, read in reading:
+            waiting.append(pool.submit(_convert, task, image, read))
+            if len(waiting) > 4 * task.threads:  # bounds the memory
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _convert(
+    task: ShardTask, image: SourceImage, read: Callable[[], bytes]
+) -> StoredImage | UnusableImage:
+    try:
+        data = read()
+    except OSError as error:
+        # What lies on a remote store may only be out of reach for now: leaving it out would lose
+        # it.
+        is_remote = not is_local(image.name) or not is_local(task.location)
+        if is_remote and not isinstance(error, FileNotFoundError):
+            raise
+        return UnusableImage(f"cannot be read: {error.strerror or error}")
+    try:
+        return convert_image(data, image.name, task.shard.split, task.recipe)
+    except UnusableImage as error:
+        return error
 
 
 def _contents(task: ShardTask) -> Iterator[Callable[[], bytes]]:

@@ -38,6 +38,7 @@ from shards.tar_header import BLOCK, END, member_header, padding
 
 PROBE = ".writable-"  # begins the names of files by which a destination is tried
 _BUFFER_BYTES = 1 << 20
+_TO_JSON = json.JSONEncoder(separators=(",", ":")).encode
 _NOWHERE = (0, 0, 0)  # offset, size and CRC-32 of the masks where they are only rectangles
 
 
@@ -75,7 +76,7 @@ class ShardWriter:
             {"completion": completion, "discriminator": discriminator}
             for completion, discriminator in zip(holes, regions, strict=True)
         ]
-        text = json.dumps({**description, "masks": pairs}, separators=(",", ":")).encode()
+        text = _TO_JSON({**description, "masks": pairs}).encode()
         key = sample_key(image_number).encode()
         image_place = self._write(key + b"." + self._extension, image.data)
         json_place = self._write(key + b".json", text)

@@ -62,11 +62,13 @@ def test_one_level_of_error_everywhere_is_48_decibels():
 def test_the_benchmark_runs_and_its_result_names_no_folder(tmp_path, source):
     output = tmp_path / "results" / "packing.json"
     options = ["--rounds=1", "--repeat=2", "--crop-size=32", "--label=small pictures"]
+    options.append("--written-samples=20")
     assert packing.main([*options, f"--source={source}", f"--output={output}"]) == 0
     result = read_result(output)
     assert result.parameters["source"] == "small pictures"
     groups = [figure.group for figure in result.figures]
     assert groups.count(packing.SPEED) == 4 + len(packing.PAIRS)
+    assert groups.count(packing.WRITING) == 3
     assert groups.count(packing.FIDELITY) == 6
     assert str(tmp_path) not in output.read_text()
 

@@ -14,7 +14,6 @@ import pytest
 import shards.verify
 from shards.fault import Fault
 from shards.manifest import load_manifest, save_manifest
-from shards.recipe import MaskRecipe
 from shards.storage import download_file, upload_file
 from shards.verify import verify_set
 from tests.shards.damage import (
