@@ -8,6 +8,7 @@ import yaml
 
 from launch.arguments import parse_with_config
 from pipeline.config import Config, parse_config
+from shards.mixture import WeightedSet
 
 
 def parse(*arguments: str) -> Config:
@@ -37,6 +38,22 @@ def test_a_word_stays_a_word_and_may_be_empty() -> None:
     assert parse("--name", "no").name == "no"
     assert parse("--checkpoint.url", "").checkpoint.url == ""
     assert parse("--checkpoint.url=").checkpoint.url == ""
+
+
+def test_a_list_is_read_as_yaml_and_a_text_stays_one() -> None:
+    mixture = "[{shards: s3://bucket/a, weight: 2}, {shards: memory://b}]"
+    config = parse("--data.mixture", mixture, "--data.shards", "[1]/{a}")
+    assert config.data.mixture == (WeightedSet("s3://bucket/a", 2.0), WeightedSet("memory://b"))
+    assert config.data.shards == "[1]/{a}"
+    assert parse(f"--data.mixture={mixture}").data.mixture == config.data.mixture
+    assert parse("--data.mixture", "[]").data.mixture == ()
+
+
+def test_a_list_of_the_command_line_takes_the_place_of_the_presets(tmp_path: Path) -> None:
+    preset = tmp_path / "preset.yaml"
+    preset.write_text("data: {mixture: [{shards: one}, {shards: two}]}")
+    config = parse("--config", str(preset), "--data.mixture", "[{shards: three}]")
+    assert config.data.mixture == (WeightedSet("three"),)
 
 
 def test_a_field_that_the_verb_does_not_read_is_refused_on_its_command_line() -> None:
@@ -75,6 +92,10 @@ def test_words_of_the_verb_stay_apart_from_fields() -> None:
         (["--train.batch-size", "--seed", "3"], "needs a value"),
         (["--config", "quickstrat"], "presets that ship"),
         (["--train.precision", "fp8"], "'fp32' or 'bf16'"),
+        (["--data.mixture", "[{shards: a"], "--data.mixture [{shards: a: this is not YAML"),
+        (["--data.mixture", "{shards: a}"], "data.mixture is {'shards': 'a'}"),
+        (["--data.mixture", "a"], "data.mixture is 'a'"),
+        (["--train.batch-size", "[1]"], "train.batch_size is [1]"),
     ],
 )
 def test_a_wrong_argument_is_one_clear_error(arguments: list[str], message: str) -> None:

@@ -84,7 +84,7 @@ def test_a_disk_that_fills_up_in_the_middle_is_named_in_one_line(tmp_path):
 
     destination = tmp_path / "set"
     result = subprocess.run(
-        [sys.executable, ROOT / "launch" / "pack.py", source, destination, *SMALL],
+        [sys.executable, ROOT / "launch" / "pack.py", source, destination, *SMALL, "--workers=1"],
         capture_output=True,
         text=True,
         check=False,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from pipeline.config import (
     parse_config,
     world_size_faults,
 )
+from shards.mixture import WeightedSet
 
 PRESETS = sorted((Path(__file__).parents[2] / "launch" / "presets").glob("*.yaml"))
 
@@ -60,6 +62,43 @@ def test_all_faults_are_reported_at_once() -> None:
     for part in ("did you mean name?", "train.batch_size is 'many'", "'fp32' or 'bf16'",
                  "train.ema_decay is 1.5", "loss.alpha is -1", "pack.crop_size is 30"):  # fmt: skip
         assert part in message
+
+
+@pytest.mark.parametrize(
+    ("data", "parts"),
+    [
+        ({"weight": 0}, ["data.weight and data.mixture: the weights", "must be above 0"]),
+        ({"mixture": [{"shards": "a", "weight": -1}]}, ["[1.0, -1.0]", "must be above 0"]),
+        ({"mixture": [{"shards": "a", "weight": 1e9}]}, ["no place for a set of weight 1.0"]),
+        ({"mixture": [{"shards": "a", "weight": "much"}]}, ["data.mixture.0.weight is 'much'"]),
+        ({"mixture": [{"weight": "much"}, 3]}, ["data.mixture.0.shards", "data.mixture.1 is 3"]),
+        ({"mixture": [{"shards": "a", "wieght": 2}]}, ["did you mean data.mixture.0.weight?"]),
+        ({"mixture": ["a"]}, ["data.mixture.0 is 'a'"]),
+        ({"damaged": "skip"}, ["data.damaged is 'skip'", "'stop' or 'substitute'"]),
+        ({"cache_limit_gb": -1}, ["data.cache_limit_gb is -1"]),
+        ({"check_crc": "perhaps"}, ["data.check_crc is 'perhaps'"]),
+    ],
+)
+def test_a_fault_of_the_sets_is_told_with_the_others(data: dict, parts: list[str]) -> None:
+    with pytest.raises(ValueError, match="cannot be used") as error:
+        parse_config({"data": data, "loss": {"alpha": -1}})
+    for part in [*parts, "loss.alpha is -1"]:
+        assert part in str(error.value)
+
+
+def test_a_mixture_is_read_and_written_like_the_rest() -> None:
+    mixture = [{"shards": "a"}, {"shards": "b", "weight": 2}]
+    config = parse_config({"data": {"mixture": mixture, "weight": "3"}})
+    assert config.data.mixture == (WeightedSet("a", 1.0), WeightedSet("b", 2.0))
+    assert config.data.weight == 3.0
+    for text in (yaml.safe_dump(config_mapping(config)), json.dumps(config_mapping(config))):
+        assert parse_config(yaml.safe_load(text)) == config
+
+
+def test_a_run_stops_at_damage_and_checks_every_sample_unless_told_otherwise() -> None:
+    data = Config().data
+    assert (data.damaged, data.check_crc, data.mixture) == ("stop", True, ())
+    assert parse_config({"data": {"cache_limit_gb": 1.5}}).data.cache_limit_bytes == 1_500_000_000
 
 
 def test_out_of_range_is_looked_for_only_in_the_sections_that_matter() -> None:

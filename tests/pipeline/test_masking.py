@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.masking import composite, cut_patches, patch_corners, rasterize
+from pipeline.masking import composite, cut_patches, patch_corners, rasterize, unpack_masks
 
 
 def holes_of(*samples: list[list[int]]) -> torch.Tensor:
@@ -29,6 +29,14 @@ def test_holes_may_come_in_the_type_of_the_index() -> None:
     holes = torch.from_numpy(np.array([[[1, 2, 3, 4]]], dtype="<u2"))
     assert rasterize(holes, 8).sum() == 12
     assert patch_corners(holes, torch.zeros(1), 4, 8).tolist() == [[2, 0]]
+
+
+@pytest.mark.parametrize("size", [8, 20, 32, 33])
+def test_packed_bits_become_the_pixels_that_they_stand_for(size: int) -> None:
+    pixels = np.random.default_rng(size).random((3, size, size)) < 0.3
+    mask = unpack_masks(torch.from_numpy(np.packbits(pixels, axis=-1)), size)
+    assert mask.dtype == torch.float32
+    assert np.array_equal(mask.numpy(), pixels[:, None].astype(np.float32))
 
 
 def test_known_pixels_of_the_composite_are_bit_exact() -> None:

@@ -20,6 +20,9 @@ from shards.manifest import load_manifest, save_manifest
 from shards.verify import verify_set
 
 SHARD, INDEX = "train-000001.tar", "train-000001.idx"
+_KINDS = dict.fromkeys(("jpg", "png", "webp", "npy"), "image") | {
+    "json": "json", "masks.png": "mask"
+}  # fmt: skip
 SECOND = 7  # an image in the middle of that shard
 
 
@@ -95,7 +98,7 @@ class Edited:
                 key, _, extension = member.name.partition(".")
                 if not (key.isdigit() and int(key) in self.records["image_number"]):
                     continue
-                kind = {"jpg": "image", "json": "json"}.get(extension)
+                kind = _KINDS.get(extension)
                 if kind is None:
                     continue
                 record = self.record(int(key))
