@@ -8,8 +8,10 @@ Everything runs interleaved, each candidate in a process of its own, on the same
 from __future__ import annotations
 
 import argparse
+import random
 import sys
 import tempfile
+import time
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +34,7 @@ from benchmarks.report import print_result
 from benchmarks.result import Figure, Result, write_result
 from benchmarks.rounds import Measurement, Pair, figures_of, measure_in_rounds
 from shards.manifest import Manifest, load_manifest
+from shards.order import LaneOrder
 
 BUSY_SECONDS = 0.005  # of Python per batch: what a training loop needs for its own
 
@@ -43,6 +46,9 @@ ASSEMBLER = "BatchAssembler, 1 thread"
 READER, READER_2 = "ShardReader, 1 thread", "ShardReader, 2 threads"
 READER_BUSY, READER_2_BUSY = f"{READER}, busy consumer", f"{READER_2}, busy consumer"
 PIL, SIMPLEJPEG = "webdataset, PIL", "webdataset, simplejpeg"
+
+SEEK = "order made, one random step of 96 lanes found"
+_SOUGHT_SAMPLES, _SOUGHT_SHARDS, _SOUGHT_BATCH = 10_000_000, 10_000, 96
 
 PAIRS: tuple[Pair, ...] = (
     (ASSEMBLER, BARE),
@@ -82,6 +88,21 @@ def measure_case(group: str, case: LoadCase, seconds: float, rounds: int) -> lis
     return figures_of(group, "images/s", measured, PAIRS)
 
 
+def seek_milliseconds() -> float:
+    """What the order takes to be made and to find a random step's samples, all lanes of them."""
+    start = time.perf_counter()
+    order = LaneOrder([_SOUGHT_SAMPLES // _SOUGHT_SHARDS] * _SOUGHT_SHARDS, _SOUGHT_BATCH, seed=0)
+    step = random.randrange(100 * order.steps_per_epoch)
+    for lane in range(_SOUGHT_BATCH):
+        order.locate(step, lane)
+    return 1000 * (time.perf_counter() - start)
+
+
+def measure_seeking(rounds: int) -> list[Figure]:
+    measured = measure_in_rounds({SEEK: seek_milliseconds}, rounds)
+    return figures_of("seeking in an epoch of 10 million samples", "ms", measured, ())
+
+
 def cases_of(shards: str, crop_size: int, batch_size: int) -> dict[str, LoadCase]:
     return {
         DIRECT: LoadCase(shards, "val", crop_size, crop_size, False, batch_size),
@@ -112,7 +133,8 @@ def run(options: argparse.Namespace, command: str) -> Result:
             "seconds per measurement": options.seconds,
             "busy consumer, seconds of Python per batch": BUSY_SECONDS,
         }
-        figures = [
+        figures = measure_seeking(options.rounds)
+        figures += [
             figure
             for group, case in cases_of(shards, crop_size, options.batch_size).items()
             for figure in measure_case(group, case, options.seconds, options.rounds)

@@ -112,10 +112,12 @@ def _amount_faults(config: Config, mixture: Mixture) -> list[str]:
     for number, (one, manifest) in enumerate(zip(mixture.sets, mixture.manifests, strict=True)):
         lanes, num_samples = mixture.lanes.count(number), manifest.num_samples("train")
         if num_samples < lanes:
-            share = f", {lanes} of them from {one.shards}," if len(mixture.sets) > 1 else ","
+            remedy = f"; at most {num_samples}"
+            if len(mixture.sets) > 1:
+                remedy = f" for {lanes} of them in every batch; lower its weight or the batch size"
             faults.append(
-                f"train.batch_size is {config.train.batch_size}{share} but {one.shards} has only "
-                f"{num_samples} training samples; at most {num_samples}"
+                f"train.batch_size is {config.train.batch_size}, but {one.shards} has only "
+                f"{num_samples} training samples{remedy}"
             )
     if not faults and not resolve_schedule(config.schedule, mixture.steps_per_epoch("train")).total:
         faults.append("schedule has no step")

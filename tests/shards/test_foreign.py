@@ -4,7 +4,6 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,31 +24,11 @@ from shards.recipe import MaskRecipe
 from shards.repack import repack_damaged
 from shards.storage import list_names, read_bytes, upload_file
 from shards.verify import verify_set
+from tests.shards.foreign_shards import write_shards
 from tests.shards.pictures import pack_small_set, picture, small_recipe
 
 REMOTE = "memory://foreign-tests"
 RECIPE = small_recipe(masks_per_image=2, holes_per_mask=2)
-
-
-def write_shards(
-    folder: Path,
-    names: tuple[str, ...] = ("a-000000.tar", "a-000001.tar", "a-000002.tar"),
-    images: int = 4,
-    label: Callable[[int], object] = lambda number: number % 3,
-) -> Path:
-    """As others write them: webdataset, .jpg and .cls, images of many sizes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    number = 0
-    for name in names:
-        with webdataset.TarWriter(str(folder / name)) as sink:
-            for _ in range(images):
-                pixels = picture((64 + number, 48), number)
-                data = simplejpeg.encode_jpeg(pixels, colorsubsampling="420")
-                # Bytes are taken as they are; the label of a class may be a word.
-                text = str(label(number)).encode()
-                sink.write({"__key__": f"sample-{number}", "jpg": data, "cls": text})
-                number += 1
-    return folder
 
 
 def contents(folder: Path) -> dict[str, bytes]:
