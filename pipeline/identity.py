@@ -37,6 +37,8 @@ def trajectory_mapping(config: Config) -> dict[str, Any]:
                 flat[f"{section}.{entry.name}"] = getattr(value, entry.name)
     # What is in the sets is told by their fingerprint; where they lie may change.
     flat["data.mixture"] = [one.weight for one in config.data.mixture]
+    if not config.data.mixture:
+        flat["data.weight"] = 1.0  # alone, a set has every lane whatever its weight
     return flat
 
 

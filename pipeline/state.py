@@ -179,8 +179,9 @@ def _require_same_run(found: Checkpoint, config: Config, data: Mixture) -> None:
             f"{'; '.join(changed)}. Restore these values, or start under another --name"
         )
     if facts["data_fingerprint"] != data.fingerprint:
+        fields = "--data.shards and --data.mixture" if len(data.sets) > 1 else "--data.shards"
         raise ValueError(
             f"the run at step {found.step} was trained on another packed set (fingerprint "
-            f"{facts['data_fingerprint'][:12]}, {config.data.shards} has "
-            f"{data.fingerprint[:12]}). Point --data.shards at it, or use another --name"
+            f"{facts['data_fingerprint'][:12]}, {' with '.join(one.shards for one in data.sets)} "
+            f"has {data.fingerprint[:12]}). Point {fields} at it, or use another --name"
         )

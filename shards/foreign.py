@@ -30,8 +30,11 @@ from shards.storage import (
     join_url,
     list_names,
     local_path,
+    read_bytes,
     write_bytes,
 )
+
+_INDEX_START = b"\x93NUMPY"  # of every index of ours
 
 Progress = Callable[[int, int], None]  # shards done, shards in all
 
@@ -104,6 +107,8 @@ def _shard_names(url: str) -> list[str]:
         raise ValueError(f"{url} holds a pack that was not finished; run its `glcic pack` again")
     if MANIFEST_NAME in there:
         _require_foreign(url)
+    else:
+        _require_no_other_indexes(url, {index_name(name) for name in names} & set(there))
     if is_local(url) and not os.access(local_path(url), os.W_OK):
         raise _not_writable(url, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
     return names
@@ -116,6 +121,15 @@ def _require_foreign(url: str) -> None:
         raise ValueError(f"{error}; to index the shards there, remove it first") from error
     if is_ours:
         raise ValueError(f"{url} was packed by `glcic pack`: it has its indexes and its masks")
+
+
+def _require_no_other_indexes(url: str, names: set[str]) -> None:
+    """Other readers keep indexes of their own under the same names; what they need stays."""
+    for name in sorted(names):
+        if not read_bytes(join_url(url, name)).startswith(_INDEX_START):
+            raise ValueError(
+                f"{join_url(url, name)} is an index of another reader; move such files away"
+            )
 
 
 def _write(url: str, name: str, data: bytes) -> None:

@@ -27,7 +27,8 @@ def rebuild_index(data: memoryview, recipe: PackRecipe, name: str) -> bytes:
         return encode_index(np.array(rows, dtype=dtype))
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(
-            f"{name} cannot be indexed: {error!r}; copy it again from its source"
+            f"{name} cannot be indexed: {error!r}; copy it again from its source, or run `glcic "
+            "index` if others have packed it"
         ) from error
 
 
@@ -46,6 +47,9 @@ def _samples(data: memoryview) -> Iterator[tuple[str, dict[str, _Place]]]:
 def _row(
     data: memoryview, key: str, members: dict[str, _Place], recipe: PackRecipe
 ) -> tuple[Any, ...]:
+    for extension in (recipe.extension, "json"):
+        if extension not in members:
+            raise ValueError(f"sample {key} has no .{extension}")
     image, text = members[recipe.extension], members["json"]
     if text[2] > _JSON_BYTES:
         raise ValueError(f"the description of {key} has {text[2]} bytes")

@@ -17,6 +17,7 @@ from shards.order import SampleAddress
 from shards.ring import BatchArrays
 
 _ATTEMPTS = 64  # substitutes that are tried for one sample before the run is stopped
+_ATTEMPTS_INSIDE = 16  # of these in the same shard; from then on every other one
 _TOLD = 20  # damaged samples that are told one by one; all are counted
 
 
@@ -92,7 +93,9 @@ class SampleReader:
         for attempt in range(1, _ATTEMPTS + 1):
             is_sample = isinstance(last_error, DamagedSample)
             self._count(number, address, last_error)
-            address = self._order.orders[number].substitute(first, attempt, not is_sample)
+            # All samples of a shard may be damaged, and there may be no other shard.
+            elsewhere = not is_sample or (attempt > _ATTEMPTS_INSIDE and attempt % 2 == 1)
+            address = self._order.orders[number].substitute(first, attempt, elsewhere)
             try:
                 num_bytes = self._read(MixedAddress(number, address), arrays, row)
             except (ValueError, OSError) as another:

@@ -23,6 +23,7 @@ from pipeline.networks.completion import CompletionNetwork
 from pipeline.workers import Worker
 from shards.batches import read_in_order
 from shards.manifest import load_manifest
+from shards.mixture import WeightedSet
 from tests.shards.pictures import pack_small_set
 
 CPU = torch.device("cpu")
@@ -178,6 +179,23 @@ def test_recalibration_uses_training_images_and_leaves_the_network_as_it_was(
     assert not result.training
     again = recalibrate(result, config, Worker())
     torch.testing.assert_close(again.encoder["1"].norm.running_var, norm.running_var)
+
+
+def test_recalibration_reads_a_mixture_as_training_does(
+    shards_url: str, network: CompletionNetwork, tmp_path: Path
+) -> None:
+    other = WeightedSet(pack_small_set(tmp_path, images=16, classes=2, seed=1))
+    alone = config_of(shards_url, recalibration_images=24)
+    alone = dataclasses.replace(alone, train=TrainConfig(precision="fp32", batch_size=8))
+    data = dataclasses.replace(alone.data, mixture=(other,))
+    mixed = dataclasses.replace(alone, data=data)
+
+    def mean(config: Config) -> torch.Tensor:
+        return recalibrate(network, config, Worker()).encoder["1"].norm.running_mean
+
+    assert not torch.equal(mean(mixed), mean(alone))
+    figures = evaluate_network(network, mixed, Worker(), baselines=False)
+    assert_same_figures(figures, evaluate_network(network, alone, Worker(), baselines=False))
 
 
 def test_recalibration_on_no_images_keeps_the_statistics(

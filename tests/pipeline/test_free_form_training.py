@@ -34,11 +34,15 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
     """18 training and 6 validation images, two masks of strokes for each."""
-    folder = tmp_path_factory.mktemp("free-form")
+    return pack_free_form(tmp_path_factory.mktemp("free-form"), crop_size=32)
+
+
+def pack_free_form(folder: Path, crop_size: int) -> str:
     strokes = StrokeRecipe(length_min=4, length_max=12, width_min=3, width_max=6)
     masks = MaskRecipe(kind="strokes", masks_per_image=2, holes_per_mask=2, strokes=strokes)
     source = write_class_folders(folder / "source", 3, 8)
-    pack_images(source, str(folder / "set"), replace(small_recipe(), masks=masks), workers=1)
+    recipe = replace(small_recipe(crop_size=crop_size), masks=masks)
+    pack_images(source, str(folder / "set"), recipe, workers=1)
     return str(folder / "set")
 
 
@@ -50,13 +54,13 @@ def config(shards: str, tmp_path: Path) -> Config:
     )  # fmt: skip
 
 
-def packed_masks(shards: str, split: str) -> np.ndarray:
+def packed_masks(shards: str, split: str, size: int = 32) -> np.ndarray:
     """(samples, S, S) bool: all masks of a split, straight from the members of the shards."""
     shard_set = ShardSet(shards, split)
     with closing(shard_set):
         return np.concatenate(
             [
-                decode_masks(shard_set.mask_bytes(shard, image), 2, 32)
+                decode_masks(shard_set.mask_bytes(shard, image), 2, size)
                 for shard, entry in enumerate(shard_set.entries)
                 for image in range(entry.num_images)
             ]
@@ -98,6 +102,23 @@ def test_the_feed_gives_the_trainer_the_same_masks_and_patches_inside_the_image(
             assert int(batch.hole_corners.min()) >= 0
             assert int(batch.hole_corners.max()) <= 32 - 16
         feed.close()
+
+
+def test_a_crop_that_fills_no_whole_bytes_keeps_its_last_columns(tmp_path: Path) -> None:
+    shards = pack_free_form(tmp_path, crop_size=36)
+    config = small_config(
+        shards, tmp_path / "run", pack={"crop_size": 36}, data={"short_side_min": 36}
+    )
+    trained, validated = (packed_masks(shards, split, 36) for split in ("train", "val"))
+    with closing(BatchAssembler(reader_spec(config, Worker()))) as assembler:
+        batches = [assembler.assemble(step) for step in range(3)]
+    for batch in batches:
+        masks = masks_to_device(batch, CPU)[:, 0].numpy() > 0.5
+        assert np.array_equal(masks, trained[batch.samples])
+    assert any(trained[batch.samples][:, :, 32:].any() for batch in batches)
+    for batch in read_in_order(shards, "val", range(12), batch_size=12):
+        masks = masks_to_device(batch, CPU)[:, 0].numpy() > 0.5
+        assert np.array_equal(masks, validated[batch.samples])
 
 
 def test_validation_reads_the_same_masks(shards: str) -> None:

@@ -22,5 +22,6 @@ def test_the_digest_takes_the_shares_of_a_mixture_but_not_where_its_sets_lie() -
     assert digest(mixture=[{"shards": "a", "weight": 3}]) != mixed
     assert digest(mixture=[{"shards": "a", "weight": 2}], weight=2) != mixed
     assert digest() != mixed
+    assert digest(weight=2) == digest()
     reading = {"damaged": "substitute", "check_crc": False, "cache": "x", "cache_limit_gb": 3}
     assert digest(**reading) == config_digest(Config())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,20 @@ def test_networks_of_another_shape_are_refused(config: Config, data: Mixture) ->
     wider = dataclasses.replace(config, completion=dataclasses.replace(config.completion, width=16))
     with pytest.raises(ValueError, match="completion network does not fit"):
         RunState(wider, Worker(), data).load_(state.tensors())
+
+
+def test_another_set_is_refused_and_one_that_was_moved_is_not(
+    config: Config, data: Mixture, shards: str, tmp_path: Path
+) -> None:
+    save(RunState(config, Worker(), data), config, data, step=5)
+    moved = Mixture([WeightedSet(str(shutil.copytree(shards, tmp_path / "moved")))], 12)
+    assert resume_(RunState(config, Worker(), moved), config, moved, Worker(), print) == 5
+    url = pack_small_set(tmp_path, seed=1, name="other")
+    other = Mixture([WeightedSet(url)], 12)
+    with pytest.raises(
+        ValueError, match=rf"another packed set .*{url} has .*Point --data\.shards "
+    ):
+        resume_(RunState(config, Worker(), other), config, other, Worker(), print)
+    mixed = Mixture([WeightedSet(shards), WeightedSet(url)], 12)
+    with pytest.raises(ValueError, match=r"set with .*other has .*--data\.shards and --data\.mixt"):
+        resume_(RunState(config, Worker(), mixed), config, mixed, Worker(), print)

@@ -260,6 +260,20 @@ def test_a_manifest_of_others_is_not_replaced(tmp_path: Path) -> None:
     assert json.loads((folder / "manifest.json").read_text()) == {"name": "theirs"}
 
 
+def test_an_index_of_another_reader_is_not_replaced_but_our_own_is(tmp_path: Path) -> None:
+    folder = write_shards(tmp_path / "set")
+    index_foreign_shards(str(folder), RECIPE)
+    first = contents(folder)
+    (folder / "manifest.json").unlink()
+    (folder / "a-000001.idx").write_text("v1.0 4")
+    with pytest.raises(ValueError, match=r"a-000001\.idx is an index of another reader"):
+        index_foreign_shards(str(folder), RECIPE)
+    assert (folder / "a-000001.idx").read_text() == "v1.0 4"
+    (folder / "a-000001.idx").unlink()
+    index_foreign_shards(str(folder), RECIPE)
+    assert contents(folder) == first
+
+
 def test_a_folder_that_cannot_be_written_is_told_before_anything_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -114,3 +114,10 @@ def test_a_shard_that_is_none_of_ours_is_refused_by_name(kind: str, jpegs: Path)
     recipe = load_manifest(str(jpegs)).recipe
     with pytest.raises(ValueError, match=rf"^{SHARD} (cannot be indexed|is not a whole archive)"):
         rebuild_index(memoryview(data), recipe, SHARD)
+
+
+def test_a_shard_of_others_is_told_with_the_command_that_indexes_it(jpegs: Path) -> None:
+    data = DAMAGES["no description"]((jpegs / SHARD).read_bytes())
+    recipe = load_manifest(str(jpegs)).recipe
+    with pytest.raises(ValueError, match=r"has no \.json.*or run `glcic index` if others have"):
+        rebuild_index(memoryview(data), recipe, SHARD)

@@ -161,6 +161,31 @@ def test_a_sample_of_a_mixture_is_replaced_by_one_of_its_own_set(
         assert not set(range(first, first + 10)) & set(batch["samples"].tolist())
 
 
+def test_a_large_shard_of_which_every_image_is_damaged_is_left_for_the_others(
+    tmp_path: Path,
+) -> None:
+    url = pack_small_set(tmp_path, images=24, images_per_shard=10, masks_per_image=8)
+    for image in range(10):
+        damage_image(Path(url), "train-000000.tar", image)
+    expected, counters = read(spec_for(url, threads=1))
+    assert counters["unreadable_shards"] == 0
+    assert counters["substituted_samples"] > 0
+    assert min(int(batch["samples"].min()) for batch in expected) >= 80
+    ranks = [read(spec_for(url, rank, 2))[0] for rank in range(2)]
+    for step, batch in enumerate(expected):
+        shared = np.concatenate([batches[step]["images"] for batches in ranks])
+        assert np.array_equal(shared, batch["images"])
+
+
+def test_the_only_shard_is_searched_on_for_what_is_whole(tmp_path: Path) -> None:
+    url = pack_small_set(tmp_path, images=36, images_per_shard=40)
+    for image in range(25):
+        damage_image(Path(url), "train-000000.tar", image)
+    batches, counters = read(spec_for(url))
+    assert counters["substituted_samples"] > 0
+    assert {int(sample) for batch in batches for sample in batch["samples"]} <= {25, 26}
+
+
 def test_a_damage_that_is_told_is_told_a_limited_number_of_times(
     tmp_path: Path, packed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
