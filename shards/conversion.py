@@ -7,6 +7,7 @@ be changed is named, so that it can be counted.
 from __future__ import annotations
 
 import io
+import logging
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ MOST_PIXELS = 178_956_970  # of a source image: half a gigabyte of RGB, as Pillo
 _LARGEST_JPEG_REDUCTION = 8  # of libjpeg
 _ORIENTATION_TAG = 0x0112
 _BITS_PER_SAMPLE_TAG, _PLANES_TAG = 258, 284  # of TIFF; the planes are apart if the latter is 2
+_ZERO_TAG = 262  # of TIFF: what 0 stands for; white if it is 0
+_PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")  # the chunks that decide over pixels
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -59,6 +62,7 @@ def _formats() -> tuple[str, ...]:
     Image.init()
     # What they would say of a bad file on stderr is said in its refusal.
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
@@ -118,8 +122,9 @@ def _convert(data: bytes, name: str, split: str, recipe: PackRecipe) -> StoredIm
     pixels = _square(pixels, size, target) if split == "val" else _scaled(pixels, size, target)
     conversions += conversions_of_pixels
     if orientation in _TURNS:
-        pixels = np.asarray(Image.fromarray(pixels).transpose(_TURNS[orientation]))
-        size = size[::-1] if orientation >= 5 else size
+        if image.format != "TIFF":  # which Pillow and OpenCV have turned, and its size with it
+            pixels = np.asarray(Image.fromarray(pixels).transpose(_TURNS[orientation]))
+            size = size[::-1] if orientation >= 5 else size
         conversions.append("rotated as its EXIF says")
     return StoredImage(
         data=encode_image(pixels, recipe),
@@ -171,7 +176,9 @@ def _decode(
     if is_deep:
         if _tiff_tags(image).get(_PLANES_TAG) == 2:  # OpenCV and Pillow would scramble them
             raise UnusableImage("more than 8 bits in separate colour planes; save it interleaved")
-        return _decode_deep(data, _ppm_maximum(image) or 65_535)
+        deep = _only_pixels(data) if image.format == "PNG" else data
+        is_negative = _tiff_tags(image).get(_ZERO_TAG) == 0  # of which OpenCV takes no notice
+        return _decode_deep(deep, _ppm_maximum(image) or 65_535, is_negative)
     image.load()
     mode, kinds = image.mode, []
     if mode in ("P", "PA"):
@@ -229,7 +236,18 @@ def _ppm_maximum(image: Image.Image) -> int | None:
     return None
 
 
-def _decode_deep(data: bytes, maximum: int) -> tuple[np.ndarray, list[str]]:
+def _only_pixels(png: bytes) -> bytes:
+    """A PNG without what OpenCV would complain of on stderr: profiles, times, a missing end."""
+    kept, position = [png[:8]], 8
+    while position + 12 <= len(png):
+        end = position + 12 + int.from_bytes(png[position : position + 4], "big")
+        if png[position + 4 : position + 8] in _PNG_PIXELS:
+            kept.append(png[position:end])
+        position = end
+    return b"".join([*kept, b"\0\0\0\0IEND\xaeB`\x82"])
+
+
+def _decode_deep(data: bytes, maximum: int, is_negative: bool) -> tuple[np.ndarray, list[str]]:
     kinds = ["16-bit to 8-bit"]
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
@@ -238,6 +256,7 @@ def _decode_deep(data: bytes, maximum: int) -> tuple[np.ndarray, list[str]]:
         raise UnusableImage(f"pixels of kind {pixels.dtype} have no known range")
     levels = (pixels.astype(np.uint32) * 255 + maximum // 2) // maximum
     pixels = np.minimum(levels, 255).astype(np.uint8)
+    pixels = 255 - pixels if is_negative else pixels
     if pixels.ndim == 2 or pixels.shape[2] == 1:
         return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB), [*kinds, "greyscale to RGB"]
     if pixels.shape[2] == 3:
