@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import asdict
 from typing import Any, ClassVar
 
 
@@ -21,4 +20,4 @@ class Counters:
     def snapshot(self) -> dict[str, Any]:
         """All fields, of one moment."""
         with self._lock:
-            return asdict(self)  # type: ignore[call-overload]
+            return dict(vars(self))
