@@ -71,20 +71,22 @@ def _require_one_plan(destination: str, slices: list[SliceRecord]) -> None:
         )
     missing = sorted(set(range(first.of)) - {record.number for record in slices})
     if missing:
-        names = ", ".join(f"{number}/{first.of}" for number in missing[:_LISTED])
-        more = f" and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
+        names = _listed([f"{number}/{first.of}" for number in missing])
         raise ValueError(
-            f"{destination}: {len(missing)} of {first.of} slices are not packed: {names}{more}; "
+            f"{destination}: {len(missing)} of {first.of} slices are not packed: {names}; "
             "pack them, then merge again"
         )
 
 
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
+
+
 def _require_all(destination: str, missing: list[str], what: str) -> None:
     if missing:
-        names = ", ".join(missing[:_LISTED])
-        more = f" and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
         raise ValueError(
-            f"{destination}: {what} of {names}{more}, although all slices are packed; run the "
+            f"{destination}: {what} of {_listed(missing)}, although all slices are packed; run the "
             "slices again: only what is missing is packed"
         )
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image
 
+from shards.batches import ReaderSpec
 from shards.pack import pack_images
 from shards.recipe import MaskRecipe, PackRecipe
 
@@ -64,6 +66,15 @@ def small_recipe(
         seed=seed,
         masks=masks,
     )
+
+
+def small_spec(url: str | Path, **changes: Any) -> ReaderSpec:
+    """Reads a small set whole, crops of random scale and flips included; `changes` are fields."""
+    fields: dict[str, Any] = {
+        "split": "train", "batch_size": 8, "rank": 0, "world_size": 1, "seed": 7,
+        "short_side_min": 32, "short_side_max": 48, "horizontal_flip": True, "decode_threads": 2,
+    }  # fmt: skip
+    return ReaderSpec(shards=str(url), **{**fields, **changes})
 
 
 def pack_small_set(

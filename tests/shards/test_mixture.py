@@ -15,7 +15,7 @@ from shards.mixture import Mixture, WeightedSet, share_lanes
 from shards.pack import pack_images
 from shards.reader import ShardReader
 from shards.recipe import MaskRecipe, StrokeRecipe
-from tests.shards.pictures import pack_small_set, small_recipe, write_class_folders
+from tests.shards.pictures import pack_small_set, small_recipe, small_spec, write_class_folders
 
 
 @pytest.fixture(scope="module")
@@ -28,19 +28,14 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> list[WeightedSet]:
 
 
 def spec_for(sets: Sequence[WeightedSet], rank: int = 0, world_size: int = 1) -> ReaderSpec:
-    return ReaderSpec(
-        shards=sets[0].shards,
-        weight=sets[0].weight,
-        mixture=tuple(sets[1:]),
-        split="train",
+    first, *others = sets
+    return small_spec(
+        first.shards,
+        weight=first.weight,
+        mixture=tuple(others),
         batch_size=12,
         rank=rank,
         world_size=world_size,
-        seed=7,
-        short_side_min=32,
-        short_side_max=48,
-        horizontal_flip=True,
-        decode_threads=2,
     )
 
 

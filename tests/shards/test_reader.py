@@ -21,7 +21,7 @@ from shards.dataset import ShardSet
 from shards.open_shard import OpenShard
 from shards.reader import Batch, BatchAssembler, ReaderSpec, ShardReader, read_in_order
 from shards.ring import create_ring_file
-from tests.shards.pictures import pack_small_set
+from tests.shards.pictures import pack_small_set, small_spec
 
 PROJECT = Path(shards.__file__).parents[1]
 ARRAYS = ("images", "completion_holes", "discriminator_holes", "samples", "labels")
@@ -47,16 +47,10 @@ def spec_for(
     decode_threads: int = 2,
     prefetch_batches: int = 3,
 ) -> ReaderSpec:
-    return ReaderSpec(
-        shards=str(url),
-        split="train",
-        batch_size=8,
+    return small_spec(
+        url,
         rank=rank,
         world_size=world_size,
-        seed=7,
-        short_side_min=32,
-        short_side_max=48,
-        horizontal_flip=True,
         decode_threads=decode_threads,
         prefetch_batches=prefetch_batches,
     )

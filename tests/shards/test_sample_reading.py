@@ -16,25 +16,15 @@ from shards.index import decode_index
 from shards.manifest import load_manifest
 from shards.mixture import WeightedSet
 from shards.reader import ShardReader
-from tests.shards.pictures import pack_small_set
+from tests.shards.pictures import pack_small_set, small_spec
 
 ARRAYS = ("images", "completion_holes", "discriminator_holes", "samples", "labels")
 SHARD = "train-000001.tar"
 
 
 def spec_for(url: str | Path, rank: int = 0, world_size: int = 1, threads: int = 2) -> ReaderSpec:
-    return ReaderSpec(
-        shards=str(url),
-        split="train",
-        batch_size=8,
-        rank=rank,
-        world_size=world_size,
-        seed=7,
-        short_side_min=32,
-        short_side_max=48,
-        horizontal_flip=True,
-        decode_threads=threads,
-        damaged="substitute",
+    return small_spec(
+        url, rank=rank, world_size=world_size, decode_threads=threads, damaged="substitute"
     )
 
 
