@@ -97,10 +97,13 @@ class OptimizerConfig:
 @dataclass(frozen=True)
 class TrainConfig:
     batch_size: int = 96  # of all workers together
-    precision: Literal["fp32", "bf16"] = "bf16"  # bf16: autocast over fp32 parameters
+    micro_batch_size: int = 0  # samples that a worker computes at a time; 0: its whole share
+    # bf16, fp16: autocast over fp32 parameters; fp16 scales the loss
+    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
     channels_last: bool = True
     ema_decay: float = 0.999  # of the completion network's running average; 0 turns it off
     threads: int = 0  # of each rank on the CPU; 0: the machine's cores shared among its ranks
+    skip_limit: int = 10  # updates left out in a row, not being finite, that end the run
     timeout_s: int = 600  # a collective that waits longer than this ends the run
 
 
@@ -290,6 +293,8 @@ def config_faults(config: Config) -> list[str]:
         for value in ("beta1", "beta2", "rho"):
             require(0 <= getattr(optimizer, value) < 1, f"{name}.{value}", "at least 0, below 1")
     require(train.batch_size >= 1, "train.batch_size", "at least 1")
+    require(train.micro_batch_size >= 0, "train.micro_batch_size", "at least 0")
+    require(train.skip_limit >= 1, "train.skip_limit", "at least 1")
     require(0 <= train.ema_decay < 1, "train.ema_decay", "at least 0 and below 1")
     require(train.threads >= 0, "train.threads", "at least 0")
     require(train.timeout_s >= 1, "train.timeout_s", "at least 1")
@@ -313,11 +318,20 @@ def config_faults(config: Config) -> list[str]:
 
 
 def world_size_faults(config: Config, world_size: int) -> list[str]:
-    """A world size is usable when every worker gets the same number of samples of each batch."""
+    """A world size is usable when every worker gets the same number of samples of each batch, in
+    whole micro-batches.
+    """
+    batch_size, micro_batch_size = config.train.batch_size, config.train.micro_batch_size
     try:
-        lanes_of(config.train.batch_size, rank=0, world_size=world_size)
+        share = len(lanes_of(batch_size, rank=0, world_size=world_size))
     except ValueError as error:
-        return [f"train.batch_size is {config.train.batch_size}: {error}"]
+        return [f"train.batch_size is {batch_size}: {error}"]
+    if micro_batch_size and share % micro_batch_size:
+        divisors = ", ".join(str(n) for n in range(1, share + 1) if share % n == 0)
+        return [
+            f"train.micro_batch_size is {micro_batch_size}, but each of {world_size} workers has "
+            f"{share} samples of a batch; use one of {divisors}, or 0"
+        ]
     return []
 
 

@@ -16,13 +16,16 @@ T = TypeVar("T")
 
 
 class RunningFigures:
-    """Sums on the device; one packed all-reduce and one read when they are asked for."""
+    """Sums on the device; one packed all-reduce and one read when they are asked for.
+
+    A value that is not finite counts in no mean: its step was left out (see Player.update_).
+    """
 
     def __init__(self, worker: Worker, batch_size: int) -> None:
         self._worker = worker
         self._batch_size = batch_size
         self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
+        self._counts: dict[str, Tensor] = {}
         self._wait_s = 0.0
         self._steps = 0
         self._since = time.perf_counter()
@@ -45,37 +48,37 @@ class RunningFigures:
             self._wait_s += time.perf_counter() - before
             yield batch
 
-    def finite(self) -> bool:
-        """Whether every loss and gradient norm of every rank was finite since the last `reduce`.
-
-        Collective: every rank must call. Waits for the device.
-        """
-        unbounded = torch.zeros((), device=self._worker.device)
-        for value in self._sums.values():  # what is not finite stays so in a sum
-            unbounded += (~value.isfinite()).float()
-        return self._worker.all_reduce_sum_(unbounded).item() == 0
-
     def add(self, figures: Figures) -> None:
         for name, value in figures.items():
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-            self._counts[name] = self._counts.get(name, 0) + 1
+            finite = value.isfinite()
+            value = torch.where(finite, value, 0).float()
+            before = self._sums.get(name)
+            self._sums[name] = value if before is None else before + value
+            self._counts[name] = self._counts.get(name, 0) + finite.float()
         self._steps += 1
 
     def reduce(self) -> dict[str, float]:
         """Means over steps and ranks, and the speed of the whole run; starts anew.
 
-        Collective: every rank must call.
+        A figure that was never finite is left out. Collective: every rank must call.
         """
         names = sorted(self._sums)  # the phases are the same on all ranks, so the names are too
-        values = [self._sums[name].float() / self._counts[name] for name in names]
         wait = torch.tensor(self._wait_s, device=self._worker.device)
-        packed = torch.stack([*values, wait]) / self._worker.world_size
-        means = self._worker.all_reduce_sum_(packed).tolist()
+        packed = torch.stack(
+            [*(self._sums[name] for name in names), *(self._counts[name] for name in names), wait]
+        )
+        *values, wait_s = self._worker.all_reduce_sum_(packed).tolist()
+        wait_s /= self._worker.world_size
+        sums, counts = values[: len(names)], values[len(names) :]
         elapsed_s = time.perf_counter() - self._since
-        result = dict(zip(names, means, strict=False))
+        result = {
+            name: total / count
+            for name, total, count in zip(names, sums, counts, strict=True)
+            if count
+        }
         if self._steps:
             result["images_per_second"] = self._steps * self._batch_size / elapsed_s
-            result["data_wait_share"] = means[-1] / elapsed_s
+            result["data_wait_share"] = wait_s / elapsed_s
         self._sums, self._counts = {}, {}
         self.restart()
         return result

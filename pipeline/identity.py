@@ -20,7 +20,7 @@ _TRAJECTORY = {
     "schedule": ("unit", "completion", "discriminator"),
     "completion_optimizer": None,
     "discriminator_optimizer": None,
-    "train": ("batch_size", "precision", "channels_last", "ema_decay"),
+    "train": ("batch_size", "micro_batch_size", "precision", "channels_last", "ema_decay"),
 }
 
 

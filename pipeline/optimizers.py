@@ -1,4 +1,4 @@
-"""Optimizers by name, and their state as named tensors for the checkpoint."""
+"""Optimizers by name, steps that can be left out, and their state as named tensors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pipeline.config import OptimizerConfig
 
 
 def build_optimizer(config: OptimizerConfig, network: nn.Module) -> torch.optim.Optimizer:
-    parameters = list(network.parameters())
+    """For the parameters that are not frozen."""
+    parameters = [p for p in network.parameters() if p.requires_grad]
     if config.kind == "adadelta":
         return torch.optim.Adadelta(
             parameters, lr=config.learning_rate, rho=config.rho, eps=config.epsilon
@@ -21,7 +22,40 @@ def build_optimizer(config: OptimizerConfig, network: nn.Module) -> torch.optim.
         lr=config.learning_rate,
         betas=(config.beta1, config.beta2),
         eps=config.epsilon,
+        fused=True,  # one kernel, and the one form that leaves a step out without being waited for
     )
+
+
+def step_unless_(optimizer: torch.optim.Optimizer, skipped: Tensor) -> None:
+    """One step, or, where `skipped` (a scalar, float32) is 1, none: parameters and state stay as
+    they are to the bit. The device is not waited for.
+    """
+    if getattr(optimizer, "_step_supports_amp_scaling", False):
+        # What torch.amp.GradScaler hands to a fused optimizer.
+        optimizer.grad_scale, optimizer.found_inf = None, skipped  # type: ignore[attr-defined]
+        optimizer.step()
+        del optimizer.grad_scale, optimizer.found_inf  # type: ignore[attr-defined]
+    elif skipped.device.type == "cpu":
+        if not skipped.item():
+            optimizer.step()
+    else:
+        before = {id(tensor): tensor.clone() for tensor in _tensors(optimizer)}
+        optimizer.step()
+        for tensor in _tensors(optimizer):
+            old = before.get(id(tensor))
+            # State that this step has made starts from zero.
+            tensor.copy_(torch.where(skipped > 0, 0 if old is None else old, tensor))
+
+
+@torch.no_grad()
+def _tensors(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """Parameters and what the optimizer remembers of them, on their device."""
+    tensors = []
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            state = optimizer.state.get(parameter, {}).values()
+            tensors += [parameter.data, *(t for t in state if t.device == parameter.device)]
+    return tensors
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, Tensor]:

@@ -14,12 +14,11 @@ from pipeline.checkpoint import Checkpoint, committed_steps, read_checkpoint, re
 from pipeline.config import Config, config_mapping, parse_config
 from pipeline.identity import config_digest, trajectory_mapping
 from pipeline.networks.registry import build_completion, build_discriminator
-from pipeline.optimizers import build_optimizer, load_optimizer_tensors, optimizer_tensors
-from pipeline.step import Player
-from pipeline.workers import Worker
+from pipeline.workers import Player, Worker
 from shards.mixture import Mixture
 
 _GRAY = (0.5, 0.5, 0.5)
+_SCALER = "loss_scale"  # of fp16, in the file of the optimizers
 
 
 class RunState:
@@ -38,18 +37,20 @@ class RunState:
         layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
         for network in (completion, discriminator):
             network.to(device=worker.device, memory_format=layout)  # type: ignore[call-overload]
-        self.completion = Player(
-            completion, build_optimizer(config.completion_optimizer, completion), worker
+        self.completion = worker.player("completion", completion, config.completion_optimizer)
+        self.discriminator = worker.player(
+            "discriminator", discriminator, config.discriminator_optimizer
         )
-        self.discriminator = Player(
-            discriminator, build_optimizer(config.discriminator_optimizer, discriminator), worker
-        )
+        self._worker = worker
         self.average = (
             AveragedNetwork(completion, config.train.ema_decay) if config.train.ema_decay else None
         )
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """By file of the checkpoint. The tensors are the live ones, not copies."""
+        """By file of the checkpoint; mostly the live ones, not copies.
+
+        Collective: every rank must call.
+        """
         networks = {
             "completion": self.completion.network,
             "discriminator": self.discriminator.network,
@@ -60,8 +61,10 @@ class RunState:
         tensors["optimizers"] = {
             f"{name}.{key}": tensor
             for name, player in self._players().items()
-            for key, tensor in optimizer_tensors(player.optimizer, player.network).items()
+            for key, tensor in player.optimizer_tensors().items()
         }
+        for key, tensor in self._worker.scaler_tensors().items():
+            tensors["optimizers"][f"{_SCALER}.{key}"] = tensor
         return tensors
 
     def load_(self, tensors: dict[str, dict[str, Tensor]]) -> None:
@@ -76,16 +79,8 @@ class RunState:
         if self.average is not None:
             _load(self.average.network, tensors["ema"], "ema")
         for name, player in self._players().items():
-            prefix = f"{name}."
-            load_optimizer_tensors(
-                player.optimizer,
-                player.network,
-                {
-                    key.removeprefix(prefix): tensor
-                    for key, tensor in tensors["optimizers"].items()
-                    if key.startswith(prefix)
-                },
-            )
+            player.load_optimizer_tensors(_under(name, tensors["optimizers"]))
+        self._worker.load_scaler_tensors(_under(_SCALER, tensors["optimizers"]))
 
     def weights(self, kind: str) -> nn.Module:
         """The completion network to be looked at: "ema" or "raw"."""
@@ -95,6 +90,14 @@ class RunState:
 
     def _players(self) -> dict[str, Player]:
         return {"completion": self.completion, "discriminator": self.discriminator}
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Those whose names begin with `prefix` and a dot, without it."""
+    start = f"{prefix}."
+    return {
+        key.removeprefix(start): tensor for key, tensor in tensors.items() if key.startswith(start)
+    }
 
 
 def _load(network: nn.Module, tensors: dict[str, Tensor], name: str) -> None:

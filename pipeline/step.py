@@ -6,22 +6,23 @@
                     reconstruction + alpha * adversarial, through the updated D    updates C
 
 In the joint phase one forward of the completion network serves both halves. Gradients are freed
-after each update, so none can reach the next one.
+after each update, so none can reach the next one. A batch may be computed in micro-batches, whose
+gradients are added up: the result is that of as many ranks with a micro-batch each.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.config import LossConfig
 from pipeline.losses import adversarial_loss, discriminator_loss, reconstruction_loss
 from pipeline.masking import composite, cut_patches
 from pipeline.schedule import Phase
-from pipeline.workers import Worker
+from pipeline.workers import Player, Worker
 
 Figures = dict[str, Tensor]  # detached scalars on the device; reading one would wait for the GPU
 
@@ -35,98 +36,115 @@ class TrainingBatch:
     hole_corners: Tensor  # (N, 2) top-left y, x of the local patch around the hole
     real_corners: Tensor  # (N, 2) of the local patch shown as real
 
-
-class Player:
-    """A network, the wrapper that averages its gradients over the ranks, and its optimizer."""
-
-    def __init__(self, network: nn.Module, optimizer: torch.optim.Optimizer, worker: Worker):
-        self.network = network
-        self.optimizer = optimizer
-        self.parallel = worker.parallel(network)
-        self._worker = worker
-
-    def update_(self, loss: Tensor) -> Tensor:
-        """One step of the optimizer down `loss`; returns the gradient's norm. Collective."""
-        loss.backward()
-        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self._worker.average_statistics_(self.network)
-        return norm.detach()
-
-    def frozen(self, *inputs: Tensor) -> Tensor:
-        """A forward that leaves the network as it is: no gradient reaches its parameters, and the
-        running statistics of its batch norm do not move (the batch's own are used).
-        """
-        state = {name: parameter.detach() for name, parameter in self.network.named_parameters()}
-        state |= {name: buffer.clone() for name, buffer in self.network.named_buffers()}
-        return torch.func.functional_call(self.network, state, inputs)
+    def split(self, size: int) -> list[TrainingBatch]:
+        """Parts of `size` samples, which divides the batch; 0: the batch itself."""
+        if not size or size == len(self.images):
+            return [self]
+        tensors = (self.images, self.masks, self.hole_corners, self.real_corners)
+        assert len(self.images) % size == 0, (len(self.images), size)
+        return [
+            TrainingBatch(*part) for part in zip(*(t.split(size) for t in tensors), strict=True)
+        ]
 
 
 class TrainingStep:
-    """One optimisation step of any phase. Collective: every rank must call, with its own batch."""
+    """One optimisation step of any phase. Collective: every rank must call, with its own batch.
+
+    `micro_batch_size` samples are computed at a time; 0: the whole batch.
+    """
 
     def __init__(
         self, completion: Player, discriminator: Player, loss: LossConfig, patch_size: int,
-        autocast: AbstractContextManager,
+        worker: Worker, micro_batch_size: int = 0,
     ) -> None:  # fmt: skip
         self.completion = completion
         self.discriminator = discriminator
         self._loss = loss
         self._patch_size = patch_size
-        self._autocast = autocast
+        self._worker = worker
+        self._micro_batch_size = micro_batch_size
+        self._autocast = worker.autocast()
 
     def __call__(self, phase: Phase, batch: TrainingBatch) -> Figures:
+        parts = batch.split(self._micro_batch_size)
         if phase is Phase.COMPLETION:
-            return self.train_completion(batch)
-        if phase is Phase.DISCRIMINATOR:
-            return self.train_discriminator(batch)
-        return self.train_jointly(batch)
+            figures = self.train_completion(parts)
+        elif phase is Phase.DISCRIMINATOR:
+            figures = self.train_discriminator(parts)
+        else:
+            figures = self.train_jointly(parts)
+        self._worker.end_step_()
+        return figures
 
-    def train_completion(self, batch: TrainingBatch) -> Figures:
+    def train_completion(self, parts: list[TrainingBatch]) -> Figures:
+        figures = []
+        for part in self.completion.micro_batches(parts):
+            reconstruction = self._reconstruction(self._completed(part), part)
+            self.completion.backward_(reconstruction)
+            figures.append({"reconstruction": reconstruction.detach()})
+        return _mean(figures) | self.completion.update_()
+
+    def train_discriminator(self, parts: list[TrainingBatch]) -> Figures:
+        return self._update_discriminator(parts, (self._shown_frozen(part) for part in parts))
+
+    def train_jointly(self, parts: list[TrainingBatch]) -> Figures:
+        if len(parts) > 1:
+            # Between the halves the graphs of all parts would have to be kept, which is what parts
+            # are there to avoid: the completion network computes its output a second time.
+            return self.train_discriminator(parts) | self._update_completion(parts)
+        for part in self.completion.micro_batches(parts):
+            raw = self._completed(part)
+            shown = self._shown(raw, part)
+            figures = self._update_discriminator(parts, [shown.detach()])
+            figures |= self._teach_completion(part, raw, shown)
+        return figures | self.completion.update_()
+
+    def _update_discriminator(
+        self, parts: list[TrainingBatch], all_shown: Iterable[Tensor]
+    ) -> Figures:
+        figures = [
+            self._teach_discriminator(part, shown)
+            for part, shown in zip(self.discriminator.micro_batches(parts), all_shown, strict=True)
+        ]
+        return _mean(figures) | self.discriminator.update_()
+
+    def _update_completion(self, parts: list[TrainingBatch]) -> Figures:
+        figures = []
+        for part in self.completion.micro_batches(parts):
+            raw = self._completed(part)
+            figures.append(self._teach_completion(part, raw, self._shown(raw, part)))
+        return _mean(figures) | self.completion.update_()
+
+    def _completed(self, part: TrainingBatch) -> Tensor:
         with self._autocast:
-            raw = self.completion.parallel(batch.images, batch.masks)
-        reconstruction = self._reconstruction(raw, batch)
-        norm = self.completion.update_(reconstruction)
-        return {"reconstruction": reconstruction.detach(), "completion_gradient_norm": norm}
+            return self.completion(part.images, part.masks)
 
-    def train_discriminator(self, batch: TrainingBatch) -> Figures:
-        with torch.no_grad(), self._autocast:
-            raw = self.completion.frozen(batch.images, batch.masks)
-        return self._update_discriminator(batch, self._shown(raw, batch))
-
-    def train_jointly(self, batch: TrainingBatch) -> Figures:
+    def _teach_discriminator(self, part: TrainingBatch, shown: Tensor) -> Figures:
+        """Gradients of the discriminators alone: `shown` comes without a graph."""
         with self._autocast:
-            raw = self.completion.parallel(batch.images, batch.masks)
-        shown = self._shown(raw, batch)
-        figures = self._update_discriminator(batch, shown.detach())
-
-        with self._autocast:
-            logits = self.discriminator.frozen(shown, self._patches(shown, batch.hole_corners))
-        reconstruction = self._reconstruction(raw, batch)
-        adversarial = adversarial_loss(logits)
-        norm = self.completion.update_(reconstruction + self._loss.alpha * adversarial)
-        return figures | {
-            "reconstruction": reconstruction.detach(),
-            "adversarial": adversarial.detach(),
-            "completion_gradient_norm": norm,
-        }
-
-    def _update_discriminator(self, batch: TrainingBatch, shown: Tensor) -> Figures:
-        with self._autocast:
-            real = self.discriminator.parallel(
-                batch.images, self._patches(batch.images, batch.real_corners)
-            )
-            fake = self.discriminator.parallel(shown, self._patches(shown, batch.hole_corners))
+            real = self.discriminator(part.images, self._patches(part.images, part.real_corners))
+            fake = self.discriminator(shown, self._patches(shown, part.hole_corners))
         loss = discriminator_loss(real, fake)
-        norm = self.discriminator.update_(loss)
+        self.discriminator.backward_(loss)
         return {
             "discriminator": loss.detach(),
             "accuracy_real": (real.detach() > 0).float().mean(),
             "accuracy_fake": (fake.detach() < 0).float().mean(),
-            "discriminator_gradient_norm": norm,
         }
+
+    def _teach_completion(self, part: TrainingBatch, raw: Tensor, shown: Tensor) -> Figures:
+        """Gradients of the completion network alone: the discriminators it goes through stay."""
+        with self._autocast:
+            logits = self.discriminator.frozen(shown, self._patches(shown, part.hole_corners))
+        reconstruction = self._reconstruction(raw, part)
+        adversarial = adversarial_loss(logits)
+        self.completion.backward_(reconstruction + self._loss.alpha * adversarial)
+        return {"reconstruction": reconstruction.detach(), "adversarial": adversarial.detach()}
+
+    def _shown_frozen(self, part: TrainingBatch) -> Tensor:
+        with torch.no_grad(), self._autocast:
+            raw = self.completion.frozen(part.images, part.masks)
+        return self._shown(raw, part)
 
     def _shown(self, raw: Tensor, batch: TrainingBatch) -> Tensor:
         """What the discriminator is shown: the paper restores the known pixels first."""
@@ -141,3 +159,10 @@ class TrainingStep:
         return reconstruction_loss(
             raw, batch.images, batch.masks, self._loss.reconstruction, self._loss.known_weight
         )
+
+
+def _mean(figures: list[Figures]) -> Figures:
+    """Of micro-batches of the same size."""
+    if len(figures) == 1:
+        return figures[0]
+    return {name: torch.stack([one[name] for one in figures]).mean() for name in figures[0]}

@@ -22,6 +22,7 @@ from pipeline.run_files import RunFiles
 from pipeline.sample_record import SampleRecord
 from pipeline.schedule import Phase, Schedule, resolve_schedule
 from pipeline.sheets import validation_sheet
+from pipeline.skips import SkippedUpdates
 from pipeline.state import RunState, resume_, state_facts
 from pipeline.step import TrainingStep
 from pipeline.telemetry import read_metrics
@@ -76,9 +77,10 @@ class Run:
         self.schedule, self.state = schedule, state
         self.training_step = TrainingStep(
             state.completion, state.discriminator, config.loss, config.discriminator.local_size,
-            worker.autocast(),
+            worker, config.train.micro_batch_size,
         )  # fmt: skip
         self.figures = RunningFigures(worker, config.train.batch_size)
+        self.skips = SkippedUpdates()
         self.record = SampleRecord(config, worker.rank, start)
         self.files = worker.on_main(lambda: RunFiles(config, schedule, start, console))
 
@@ -98,7 +100,9 @@ class Run:
             for source, batch in self.figures.timed(feed.batches()):
                 phase = self.schedule.phase(step)
                 self.record.append(source)
-                self.figures.add(self.training_step(phase, batch))
+                figures = self.training_step(phase, batch)
+                self.figures.add(figures)
+                self.skips.add(figures)
                 if phase is not Phase.DISCRIMINATOR and self.state.average is not None:
                     self.state.average.update_(
                         self.state.completion.network, self.schedule.completion_updates(step)
@@ -137,23 +141,37 @@ class Run:
         self.figures.restart()
 
     def _log(self, step: int, phase: Phase) -> None:
-        self._require_finite(step)
         values = self.figures.reduce()
+        values |= {f"{name}_skipped_steps": n for name, n in self.skips.totals().items() if n}
         self._on_main(lambda files: files.telemetry.record(step, phase.value, values))
+        for name, row in self.skips.longest_rows().items():
+            if row >= self.config.train.skip_limit:
+                self._give_up(step, name, row)
 
-    def _require_finite(self, step: int) -> None:
-        if not self.figures.finite():
-            self._on_main(lambda files: _tell_not_finite(step))
+    def _give_up(self, step: int, network: str, row: int) -> None:
+        """Keeps the state, which is that of the last good step, and ends every rank."""
+        self._save(step)
+
+        def tell(files: RunFiles) -> None:
+            files.checkpoints.wait()
+            raise RuntimeError(
+                f"{row} updates in a row of the {network} network were left out up to step {step}, "
+                "since a loss or a gradient was not finite. The state of the last good one is "
+                f"saved at step {step}. Start under another --name with lower learning rates, or "
+                "with --train.precision fp32"
+            )
+
+        self._on_main(tell)
 
     def _save(self, step: int) -> None:
         """Takes a copy on rank 0, which writes it in the background."""
-        self._require_finite(step)
         self.record.flush()
+        tensors = self.state.tensors()
 
         def save(files: RunFiles) -> None:
             files.telemetry.flush()  # first: a checkpoint must not outlive the metrics before it
             facts = state_facts(self.config, self.data, self.worker, step)
-            files.checkpoints.save(step, self.state.tensors(), facts)
+            files.checkpoints.save(step, tensors, facts)
 
         self._on_main(save)
 
@@ -233,11 +251,3 @@ def reader_spec(config: Config, worker: Worker) -> ReaderSpec:
 
 def _is_due(step: int, every_steps: int) -> bool:
     return every_steps > 0 and step % every_steps == 0
-
-
-def _tell_not_finite(step: int) -> None:
-    raise RuntimeError(
-        f"a loss or a gradient was no longer finite at step {step} or shortly before; nothing was "
-        "saved since. Start under another --name with lower learning rates, or with "
-        "--train.precision fp32"
-    )

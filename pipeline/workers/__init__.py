@@ -1,5 +1,7 @@
-"""Workers: how the ranks of a run hold together. Every process-group call is made here."""
+"""Workers: how the ranks of a run train together. Every process-group call is made here."""
 
-from pipeline.workers.ddp import Worker, start_worker
+from pipeline.workers.ddp import Worker
+from pipeline.workers.player import Player
+from pipeline.workers.start import start_worker
 
-__all__ = ["Worker", "start_worker"]
+__all__ = ["Player", "Worker", "start_worker"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline.checkpoint import read_checkpoint, step_name
+from pipeline.checkpoint import committed_steps, read_checkpoint, step_name
 from tests.shards.pictures import pack_small_set
 from tests.small_run import small_mapping, write_preset
 from tests.torchrun import ROOT, run, torchrun_command
@@ -120,13 +120,17 @@ def test_a_destination_that_fills_up_stops_all_ranks_with_one_message(
 
 
 @pytest.mark.slow
-def test_when_the_losses_are_no_longer_finite_nothing_more_is_saved(
+def test_a_run_that_is_finite_no_more_stops_and_keeps_its_last_good_state(
     tmp_path: Path, shards: Path
 ) -> None:
-    wild = ("--completion-optimizer.learning-rate", "1e30", "--schedule.completion", "20")
-    result = glcic_train(tmp_path, shards, *wild, "--log.every-steps", "1000")
-    assert_refused(result, "no longer finite", "another --name")
-    for folder in (tmp_path / "run" / "checkpoints").glob("step-*"):
+    wild = ("--completion-optimizer.learning-rate", "1e30", "--schedule.completion", "30")
+    result = glcic_train(
+        tmp_path, shards, *wild, "--log.every-steps", "7", "--train.skip-limit", "4"
+    )
+    assert_refused(result, "of the completion network were left out up to step 7", "another --name")
+    checkpoints = tmp_path / "run" / "checkpoints"
+    assert max(committed_steps(str(checkpoints))) == 7
+    for folder in checkpoints.glob("step-*"):
         for group in read_checkpoint(str(folder)).tensors.values():
             assert all(bool(tensor.isfinite().all()) for tensor in group.values())
 

@@ -32,7 +32,7 @@ def main(shards: str, output: Path) -> None:
     state = RunState(config, worker, training_data(config))
     step = TrainingStep(
         state.completion, state.discriminator, config.loss, config.discriminator.local_size,
-        worker.autocast(),
+        worker,
     )  # fmt: skip
     completion, discriminator = state.completion, state.discriminator
     completion.network.eval()
@@ -41,12 +41,12 @@ def main(shards: str, output: Path) -> None:
         reader.start(0, 1)
         feed = DeviceFeed(reader, config, worker.rank, worker.world_size, worker.device)
         for _, batch in feed.batches():
-            raw = completion.parallel(batch.images, batch.masks)
+            raw = completion(batch.images, batch.masks)
             shown = step._shown(raw, batch)
             patches = step._patches(shown, batch.hole_corners)
             real_patches = step._patches(batch.images, batch.real_corners)
-            real = discriminator.parallel(batch.images, real_patches)
-            fake = discriminator.parallel(shown.detach(), patches.detach())
+            real = discriminator(batch.images, real_patches)
+            fake = discriminator(shown.detach(), patches.detach())
             discriminator_loss(real, fake).backward()
             adversarial = adversarial_loss(discriminator.frozen(shown, patches))
             (step._reconstruction(raw, batch) + adversarial).backward()

@@ -59,7 +59,7 @@ def test_all_faults_are_reported_at_once() -> None:
     with pytest.raises(ValueError, match="cannot be used") as error:
         parse_config(wrong)
     message = str(error.value)
-    for part in ("did you mean name?", "train.batch_size is 'many'", "'fp32' or 'bf16'",
+    for part in ("did you mean name?", "train.batch_size is 'many'", "'fp32', 'bf16' or 'fp16'",
                  "train.ema_decay is 1.5", "loss.alpha is -1", "pack.crop_size is 30"):  # fmt: skip
         assert part in message
 
@@ -157,3 +157,12 @@ def test_a_preset_is_valid_and_its_header_is_a_contract(path: Path) -> None:
     assert "Data:" in header
     assert "Command" in header
     assert f"--config {path.stem}" in header
+
+
+def test_micro_batches_must_divide_a_workers_share_of_the_batch() -> None:
+    config = parse_config({"train": {"batch_size": 96, "micro_batch_size": 12}})
+    assert world_size_faults(config, 4) == []
+    assert world_size_faults(config, 8) == []
+    (fault,) = world_size_faults(config, 16)
+    assert "train.micro_batch_size is 12" in fault
+    assert "use one of 1, 2, 3, 6, or 0" in fault

@@ -27,3 +27,12 @@ def test_after_a_record_everything_starts_anew() -> None:
 def test_batches_pass_through_in_their_order() -> None:
     figures = RunningFigures(Worker(), batch_size=4)
     assert list(figures.timed(range(3))) == [0, 1, 2]
+
+
+def test_a_value_that_is_not_finite_counts_in_no_mean() -> None:
+    figures = RunningFigures(Worker(), batch_size=4)
+    for value in (1.0, float("nan"), 5.0):
+        figures.add({"reconstruction": torch.tensor(value), "adversarial": torch.tensor(torch.inf)})
+    values = figures.reduce()
+    assert values["reconstruction"] == 3.0
+    assert "adversarial" not in values

@@ -13,8 +13,8 @@ from pipeline.masking import composite, cut_patches, patch_corners, rasterize
 from pipeline.networks.registry import build_completion, build_discriminator
 from pipeline.optimizers import build_optimizer
 from pipeline.schedule import Phase
-from pipeline.step import Player, TrainingBatch, TrainingStep
-from pipeline.workers import Worker
+from pipeline.step import TrainingBatch, TrainingStep
+from pipeline.workers import Player, Worker
 
 
 def small_config(**loss: object) -> Config:
@@ -35,13 +35,12 @@ def training_step(config: Config) -> TrainingStep:
     worker = Worker(precision=config.train.precision)
     completion, discriminator = build_completion(config), build_discriminator(config)
     return TrainingStep(
-        Player(completion, build_optimizer(config.completion_optimizer, completion), worker),
-        Player(
-            discriminator, build_optimizer(config.discriminator_optimizer, discriminator), worker
-        ),
+        worker.player("completion", completion, config.completion_optimizer),
+        worker.player("discriminator", discriminator, config.discriminator_optimizer),
         config.loss,
         config.discriminator.local_size,
-        worker.autocast(),
+        worker,
+        config.train.micro_batch_size,
     )
 
 
@@ -103,16 +102,14 @@ def test_while_the_completion_network_learns_no_gradient_reaches_the_discriminat
     seen = []
     original = Player.update_
 
-    def watching(self: Player, loss: Tensor) -> Tensor:
+    def watching(self: Player) -> dict[str, Tensor]:
         if self is step.completion:
-            loss.backward(retain_graph=True)
-            seen.append(has_gradient(step.discriminator.network))
-            self.optimizer.zero_grad(set_to_none=True)
-        return original(self, loss)
+            seen.append((has_gradient(self.network), has_gradient(step.discriminator.network)))
+        return original(self)
 
     monkeypatch.setattr(Player, "update_", watching)
     step(Phase.JOINT, training_batch())
-    assert seen == [False]
+    assert seen == [(True, False)]
 
 
 def test_while_the_discriminator_learns_no_gradient_reaches_the_completion_network(
@@ -122,17 +119,15 @@ def test_while_the_discriminator_learns_no_gradient_reaches_the_completion_netwo
     seen = []
     original = Player.update_
 
-    def watching(self: Player, loss: Tensor) -> Tensor:
+    def watching(self: Player) -> dict[str, Tensor]:
         if self is step.discriminator:
-            loss.backward(retain_graph=True)
-            seen.append(has_gradient(step.completion.network))
-            self.optimizer.zero_grad(set_to_none=True)
-        return original(self, loss)
+            seen.append((has_gradient(self.network), has_gradient(step.completion.network)))
+        return original(self)
 
     monkeypatch.setattr(Player, "update_", watching)
     for phase in (Phase.DISCRIMINATOR, Phase.JOINT):
         step(phase, training_batch())
-    assert seen == [False, False]
+    assert seen == [(True, False)] * 2
 
 
 def test_the_joint_step_is_the_discriminators_step_and_then_the_completion_networks() -> None:
@@ -221,3 +216,110 @@ def test_training_on_one_batch_lowers_its_reconstruction_loss(kind: str) -> None
     batch = training_batch()
     losses = [float(step(Phase.COMPLETION, batch)["reconstruction"]) for _ in range(12)]
     assert losses[-1] < 0.8 * losses[0]
+
+
+def gradients_of_a_step(
+    config: Config, phase: Phase, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Tensor]:
+    """Of a step of fresh networks whose batch norm uses its running statistics, so that a sample's
+    gradient does not depend on the others of its batch."""
+    step = training_step(config)
+    gradients = {}
+    original = Player.update_
+
+    def recording(self: Player) -> dict[str, Tensor]:
+        for name, parameter in self.network.named_parameters():
+            gradients[f"{self.name}.{name}"] = parameter.grad.clone()
+        return original(self)
+
+    monkeypatch.setattr(Player, "update_", recording)
+    step.completion.network.eval()
+    step.discriminator.network.eval()
+    step(phase, training_batch())
+    return gradients
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+def test_micro_batches_have_the_gradients_of_the_whole_batch(
+    phase: Phase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adadelta = OptimizerConfig(kind="adadelta", learning_rate=1.0, epsilon=1e-6)
+    config = dataclasses.replace(
+        small_config(alpha=0.5), completion_optimizer=adadelta, discriminator_optimizer=adadelta
+    )
+    whole = gradients_of_a_step(config, phase, monkeypatch)
+    train = dataclasses.replace(config.train, micro_batch_size=2)
+    parts = gradients_of_a_step(dataclasses.replace(config, train=train), phase, monkeypatch)
+    assert parts.keys() == whole.keys()
+    for name, gradient in whole.items():
+        scale = float(gradient.abs().max())
+        torch.testing.assert_close(
+            parts[name], gradient, rtol=1e-4, atol=1e-5 * scale, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+@pytest.mark.parametrize("kind", ["adam", "adadelta"])
+@pytest.mark.parametrize("phase", list(Phase))
+def test_a_step_that_is_not_finite_leaves_networks_and_optimizers_as_they_were(
+    phase: Phase, kind: str
+) -> None:
+    optimizer = OptimizerConfig(kind=kind)
+    config = dataclasses.replace(
+        small_config(), completion_optimizer=optimizer, discriminator_optimizer=optimizer
+    )
+    step = training_step(config)
+    for warm_up in Phase:
+        step(warm_up, training_batch())
+    players = (step.completion, step.discriminator)
+    before = [everything(player) for player in players]
+    batch = training_batch(1)
+    batch.images[2, 1, 5, 7] = torch.nan
+    figures = step(phase, batch)
+    for player, then in zip(players, before, strict=True):
+        now = everything(player)
+        assert [name for name in now if not torch.equal(now[name], then[name])] == []
+    trained = {Phase.COMPLETION: ["completion"], Phase.DISCRIMINATOR: ["discriminator"]}
+    for name in trained.get(phase, ["completion", "discriminator"]):
+        assert figures[f"{name}_skipped"] == 1
+    after = step(phase, training_batch(1))
+    assert all(figure.isfinite() for figure in after.values()), "training goes on"
+    now = [everything(player) for player in players]
+    assert any(not torch.equal(now[i][name], before[i][name]) for i in (0, 1) for name in now[i])
+
+
+def everything(player: Player) -> dict[str, Tensor]:
+    """Parameters, buffers and optimizer, but for batch norm's count of batches, which nothing
+    reads."""
+    tensors = {**player.network.state_dict(), **player.optimizer_tensors()}
+    return {
+        name: tensor.clone()
+        for name, tensor in tensors.items()
+        if not name.endswith("num_batches_tracked")
+    }
+
+
+def test_fp16_keeps_parameters_in_float32_and_updates_its_scale_once_a_step() -> None:
+    config = small_config()
+    train = dataclasses.replace(config.train, precision="fp16")
+    step = training_step(dataclasses.replace(config, train=train))
+    scaler = step._worker.scaler
+    assert scaler is not None
+    for number, phase in enumerate((Phase.COMPLETION, Phase.DISCRIMINATOR, Phase.JOINT), start=1):
+        figures = step(phase, training_batch())
+        assert not any(value for name, value in figures.items() if name.endswith("skipped"))
+        assert scaler.state_dict()["_growth_tracker"] == number
+    for player in (step.completion, step.discriminator):
+        assert all(parameter.dtype == torch.float32 for parameter in player.network.parameters())
+
+
+def test_fp16_lowers_its_scale_where_a_gradient_overflows() -> None:
+    config = small_config()
+    train = dataclasses.replace(config.train, precision="fp16")
+    step = training_step(dataclasses.replace(config, train=train))
+    assert step._worker.scaler is not None
+    scale = step._worker.scaler.get_scale()
+    batch = training_batch()
+    batch.images[0, 0, 0, 0] = torch.inf
+    figures = step(Phase.JOINT, batch)
+    assert figures["completion_skipped"] == figures["discriminator_skipped"] == 1
+    assert step._worker.scaler.get_scale() == scale / 2

@@ -1,0 +1,51 @@
+"""How a rank joins the group that the launcher describes in the environment."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from pipeline.config import Config
+from pipeline.workers.ddp import Worker
+from pipeline.workers.ranks import cores_per_rank
+
+
+def start_worker(config: Config) -> Worker:
+    """Joins the process group that torchrun describes in the environment, if there is one.
+
+    Collective: every rank must call.
+    """
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if torch.cuda.is_available():
+        num_devices = torch.cuda.device_count()
+        if local_world_size > num_devices:
+            raise ValueError(
+                f"{local_world_size} workers were started on this machine, which has {num_devices} "
+                f"GPUs; start --nproc_per_node={num_devices}"
+            )
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+        # Some of cuDNN's gradients add in an order that changes from run to run; a resumed run
+        # could not be held against the one that was interrupted.
+        torch.backends.cudnn.deterministic = True
+    else:
+        device = torch.device("cpu")
+        torch.set_num_threads(config.train.threads or cores_per_rank(local_world_size))
+    if world_size > 1:
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+            timeout=timedelta(seconds=config.train.timeout_s),
+        )
+    return Worker(
+        rank=int(os.environ.get("RANK", "0")),
+        world_size=world_size,
+        local_rank=local_rank,
+        local_world_size=local_world_size,
+        device=device,
+        precision=config.train.precision,
+    )
