@@ -15,14 +15,17 @@ _WARM_UP = 10
 class AveragedNetwork:
     """Parameters are averaged; buffers, batch norm's statistics among them, are copied."""
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
+    def __init__(self, network: nn.Module, decay: float, *, warm_up: bool = True) -> None:
         self.network = copy.deepcopy(network).requires_grad_(False)
         self._decay = decay
+        self._warm_up = warm_up
 
     @torch.no_grad()
     def update_(self, network: nn.Module, num_updates: int) -> None:
         """`num_updates`: how often `network` had been updated before its last update."""
-        decay = min(self._decay, (1 + num_updates) / (_WARM_UP + num_updates))
+        decay = self._decay
+        if self._warm_up:
+            decay = min(decay, (1 + num_updates) / (_WARM_UP + num_updates))
         averages: list[Tensor] = list(self.network.parameters())
         weights: list[Tensor] = list(network.parameters())
         torch._foreach_lerp_(averages, weights, 1 - decay)

@@ -103,8 +103,20 @@ class TrainConfig:
     channels_last: bool = True
     ema_decay: float = 0.999  # of the completion network's running average; 0 turns it off
     threads: int = 0  # of each rank on the CPU; 0: the machine's cores shared among its ranks
+    freeze: tuple[str, ...] = ()  # patterns of parameters that do not learn: completion.encoder.*
+    deterministic: bool = True  # on CUDA: algorithms that give the same bits in every run
     skip_limit: int = 10  # updates left out in a row, not being finite, that end the run
     timeout_s: int = 600  # a collective that waits longer than this ends the run
+
+
+@dataclass(frozen=True)
+class StartConfig:
+    """Where a new run has its first weights from; it begins at step 0 of its own schedule."""
+
+    # of another run, or its folder for the newest, or an exported network; empty: fresh weights
+    checkpoint: str = ""
+    # networks: both; all: also what the optimizers remember, and the running average
+    take: Literal["completion", "networks", "all"] = "networks"
 
 
 @dataclass(frozen=True)
@@ -147,6 +159,7 @@ class Config:
     completion_optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     discriminator_optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    start: StartConfig = field(default_factory=StartConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

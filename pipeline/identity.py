@@ -20,7 +20,15 @@ _TRAJECTORY = {
     "schedule": ("unit", "completion", "discriminator"),
     "completion_optimizer": None,
     "discriminator_optimizer": None,
-    "train": ("batch_size", "micro_batch_size", "precision", "channels_last", "ema_decay"),
+    "train": (
+        "batch_size",
+        "micro_batch_size",
+        "precision",
+        "channels_last",
+        "ema_decay",
+        "freeze",
+    ),
+    "start": None,
 }
 
 
@@ -34,7 +42,8 @@ def trajectory_mapping(config: Config) -> dict[str, Any]:
             continue
         for entry in dataclasses.fields(value):
             if names is None or entry.name in names:
-                flat[f"{section}.{entry.name}"] = getattr(value, entry.name)
+                field = getattr(value, entry.name)
+                flat[f"{section}.{entry.name}"] = list(field) if type(field) is tuple else field
     # What is in the sets is told by their fingerprint; where they lie may change.
     flat["data.mixture"] = [one.weight for one in config.data.mixture]
     if not config.data.mixture:

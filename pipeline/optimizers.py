@@ -77,6 +77,8 @@ def load_optimizer_tensors(
         parameter = parameters.get(name)
         if parameter is None:
             raise ValueError(f"the checkpoint has optimizer state for {name}, which does not exist")
+        if not parameter.requires_grad:
+            continue  # of a run that has frozen it since
         if tensor.shape == parameter.shape:
             # In the parameter's own memory format: another one would take another code path, and
             # with it another rounding, than in the run that was saved.

@@ -30,6 +30,12 @@ def check_run(config: Config, world_size: int) -> Mixture:
     for one, manifest in zip(mixture.sets, mixture.manifests, strict=True):
         faults += set_faults(config, one.shards, manifest)
     faults += _amount_faults(config, mixture)
+    if config.start.checkpoint or config.train.freeze:
+        # Only then: torch, which they need, takes seconds to import.
+        from pipeline.freezing import freezing_faults
+        from pipeline.handover import handover_faults
+
+        faults += freezing_faults(config) + handover_faults(config)
     if faults:
         raise ValueError("the run cannot start:\n  " + "\n  ".join(faults))
     if config.data.damaged == "stop":

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pipeline.average import AveragedNetwork
 from pipeline.checkpoint import Checkpoint, committed_steps, read_checkpoint, read_newest
 from pipeline.config import Config, config_mapping, parse_config
+from pipeline.freezing import freeze_
 from pipeline.identity import config_digest, trajectory_mapping
 from pipeline.networks.registry import build_completion, build_discriminator
 from pipeline.workers import Player, Worker
@@ -35,7 +36,8 @@ class RunState:
             data.mean_color if config.completion.hole_fill == "mean" else _GRAY
         )
         layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
-        for network in (completion, discriminator):
+        for name, network in (("completion", completion), ("discriminator", discriminator)):
+            freeze_(network, name, config.train.freeze)
             network.to(device=worker.device, memory_format=layout)  # type: ignore[call-overload]
         self.completion = worker.player("completion", completion, config.completion_optimizer)
         self.discriminator = worker.player(
@@ -43,7 +45,10 @@ class RunState:
         )
         self._worker = worker
         self.average = (
-            AveragedNetwork(completion, config.train.ema_decay) if config.train.ema_decay else None
+            # Weights that were handed over are worth averaging from the first step on.
+            AveragedNetwork(completion, config.train.ema_decay, warm_up=not config.start.checkpoint)
+            if config.train.ema_decay
+            else None
         )
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
@@ -78,9 +83,30 @@ class RunState:
         _load(self.discriminator.network, tensors["discriminator"], "discriminator")
         if self.average is not None:
             _load(self.average.network, tensors["ema"], "ema")
+        self._load_optimizers(tensors["optimizers"])
+
+    def _load_optimizers(self, tensors: dict[str, Tensor]) -> None:
         for name, player in self._players().items():
-            player.load_optimizer_tensors(_under(name, tensors["optimizers"]))
-        self._worker.load_scaler_tensors(_under(_SCALER, tensors["optimizers"]))
+            player.load_optimizer_tensors(_under(name, tensors))
+        self._worker.load_scaler_tensors(_under(_SCALER, tensors))
+
+    def take_over_(
+        self, tensors: dict[str, dict[str, Tensor]], average: dict[str, Tensor] | None
+    ) -> None:
+        """Of another run, what `tensors` holds by file of its checkpoint; the rest stays fresh.
+
+        The average goes on where the optimizers do and there is one; else it starts from the
+        network. Raises ValueError where the tensors do not fit. Collective: every rank must call.
+        """
+        _load(self.completion.network, tensors["completion"], "completion")
+        if "discriminator" in tensors:
+            _load(self.discriminator.network, tensors["discriminator"], "discriminator")
+        if self.average is not None:
+            goes_on = "optimizers" in tensors and average is not None
+            source = average if goes_on and average is not None else tensors["completion"]
+            _load(self.average.network, source, "ema")
+        if "optimizers" in tensors:
+            self._load_optimizers(tensors["optimizers"])
 
     def weights(self, kind: str) -> nn.Module:
         """The completion network to be looked at: "ema" or "raw"."""
@@ -129,17 +155,29 @@ def resume_(
     something that another configuration or other data made.
     """
     found = worker.on_main(lambda: _find(config, data, say))
-    step = worker.broadcast_value(found.step if found else None)
+    step, tensors = broadcast_checkpoint(found, worker)
     if step is None:
         return 0
+    state.load_(tensors)
+    return step
+
+
+def broadcast_checkpoint(
+    found: Checkpoint | None, worker: Worker
+) -> tuple[int | None, dict[str, dict[str, Tensor]]]:
+    """What rank 0 has found, on every rank: its step, or None, and its tensors.
+
+    Collective: every rank must call.
+    """
+    step = worker.broadcast_value(found.step if found else None)
+    if step is None:
+        return None, {}
     assert isinstance(step, int)
     stems = worker.broadcast_value(sorted(found.tensors) if found else None)
     assert isinstance(stems, list)
-    tensors = {
+    return step, {
         stem: worker.broadcast_tensors(found.tensors[stem] if found else None) for stem in stems
     }
-    state.load_(tensors)
-    return step
 
 
 def _find(config: Config, data: Mixture, say: Callable[[str], None]) -> Checkpoint | None:
@@ -169,14 +207,15 @@ def _chosen(config: Config, say: Callable[[str], None]) -> Checkpoint | None:
 def _require_same_run(found: Checkpoint, config: Config, data: Mixture) -> None:
     """A checkpoint continues exactly, or not at all."""
     facts = found.facts
-    if facts["config_digest"] != config_digest(config):
-        before = trajectory_mapping(parse_config(facts["config"]))
-        now = trajectory_mapping(config)
-        changed = [
-            f"{key} was {before.get(key)!r}, is {value!r}"
-            for key, value in now.items()
-            if before.get(key) != value
-        ]
+    # Not by the digest: fields that were added since have the defaults that it was made with.
+    before = trajectory_mapping(parse_config(facts["config"]))
+    now = trajectory_mapping(config)
+    changed = [
+        f"{key} was {before.get(key)!r}, is {value!r}"
+        for key, value in now.items()
+        if before.get(key) != value
+    ]
+    if changed:
         raise ValueError(
             f"the run at step {found.step} was made with another configuration: "
             f"{'; '.join(changed)}. Restore these values, or start under another --name"

@@ -16,6 +16,7 @@ from pipeline.evaluation import Evaluation, evaluate_network, recalibrate
 from pipeline.export import EXPORT_FOLDER, save_completion_network
 from pipeline.feed import DeviceFeed
 from pipeline.figures import RunningFigures
+from pipeline.handover import hand_over_
 from pipeline.preemption import StopRequest
 from pipeline.preflight import training_data
 from pipeline.run_files import RunFiles
@@ -51,6 +52,8 @@ def train(config: Config, worker: Worker, console: Console | None = None) -> Out
     console = console or Console(soft_wrap=True, quiet=not worker.is_main)
     state = RunState(config, worker, data)
     start = resume_(state, config, data, worker, say=console.print)
+    if not start and config.start.checkpoint:
+        hand_over_(state, config, worker, say=console.print)
     run = Run(config, worker, data, schedule, state, start, console)
     # Until the last write is done: a second signal must not cut it short.
     with StopRequest() as stop:

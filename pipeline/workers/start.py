@@ -30,9 +30,7 @@ def start_worker(config: Config) -> Worker:
             )
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
-        # Some of cuDNN's gradients add in an order that changes from run to run; a resumed run
-        # could not be held against the one that was interrupted.
-        torch.backends.cudnn.deterministic = True
+        set_determinism(config.train.deterministic)
     else:
         device = torch.device("cpu")
         torch.set_num_threads(config.train.threads or cores_per_rank(local_world_size))
@@ -49,3 +47,20 @@ def start_worker(config: Config) -> Worker:
         device=device,
         precision=config.train.precision,
     )
+
+
+def set_determinism(deterministic: bool) -> None:
+    """On CUDA, whether two runs of the same configuration have the same bits.
+
+    Some of cuDNN's gradients add in an order that changes from run to run; a resumed run could not
+    be held against the one that was interrupted. Without it cuDNN times its algorithms and takes
+    the fastest. The CPU's algorithms are deterministic as they are, for one number of threads.
+    """
+    torch.backends.cudnn.deterministic = deterministic
+    torch.backends.cudnn.benchmark = not deterministic
+    if deterministic:
+        # cuBLAS reads it when it is first used, which is after this.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(deterministic)
+    # A debugging aid, on by default, that costs time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
