@@ -25,7 +25,6 @@ from pipeline.sheets import validation_sheet
 from pipeline.skips import SkippedUpdates
 from pipeline.state import RunState, resume_, state_facts
 from pipeline.step import TrainingStep
-from pipeline.telemetry import read_metrics
 from pipeline.workers import Worker
 from shards.mixture import Mixture
 from shards.reader import ReaderSpec, ShardReader
@@ -39,6 +38,9 @@ class Outcome:
     step: int
     finished: bool
     evaluation: Evaluation | None
+
+
+_SETTLE_TURN_S = 5.0
 
 
 def train(config: Config, worker: Worker, console: Console | None = None) -> Outcome:
@@ -56,6 +58,7 @@ def train(config: Config, worker: Worker, console: Console | None = None) -> Out
     with StopRequest() as stop:
         try:
             step = run.train_from(start, stop)
+            run.settle()
             finished = step >= schedule.total
             evaluation = run.finish(step) if finished else None
         except BaseException:
@@ -143,7 +146,9 @@ class Run:
     def _log(self, step: int, phase: Phase) -> None:
         values = self.figures.reduce()
         values |= {f"{name}_skipped_steps": n for name, n in self.skips.totals().items() if n}
-        self._on_main(lambda files: files.telemetry.record(step, phase.value, values))
+        self._on_main(
+            lambda files: files.telemetry.record(step, phase.value, values | files.figures())
+        )
         for name, row in self.skips.longest_rows().items():
             if row >= self.config.train.skip_limit:
                 self._give_up(step, name, row)
@@ -151,9 +156,9 @@ class Run:
     def _give_up(self, step: int, network: str, row: int) -> None:
         """Keeps the state, which is that of the last good step, and ends every rank."""
         self._save(step)
+        self.settle()
 
         def tell(files: RunFiles) -> None:
-            files.checkpoints.wait()
             raise RuntimeError(
                 f"{row} updates in a row of the {network} network were left out up to step {step}, "
                 "since a loss or a gradient was not finite. The state of the last good one is "
@@ -188,7 +193,7 @@ class Run:
                 cache=self.config.data.cache,
                 cache_limit_bytes=self.config.data.cache_limit_bytes,
             )  # fmt: skip
-            files.write(f"sheets/step-{step:09d}.png", png)
+            files.write(f"sheets/step-{step:09d}.png", png, needed=step == self.schedule.total)
             files.telemetry.picture("validation", step, picture)
 
         self._on_main(draw)
@@ -203,7 +208,6 @@ class Run:
 
     def finish(self, step: int) -> Evaluation:
         """The last sheet, the evaluation, the exported network and the curves."""
-        self._on_main(lambda files: files.checkpoints.wait())
         network = self._network_to_look_at()
         self._draw_sheet(network, step)
         evaluation = self._evaluate(network, step, self.schedule.phase(step), baselines=True)
@@ -215,13 +219,34 @@ class Run:
                 "evaluation": evaluation.methods["glcic"],
             }
             url = join_url(files.folder, EXPORT_FOLDER)
-            save_completion_network(url, network, self.config.completion, step, facts)
+            files.run_in_background(
+                EXPORT_FOLDER,
+                lambda: save_completion_network(url, network, self.config.completion, step, facts),
+            )
             files.write("evaluation.json", evaluation.to_json().encode())
             files.telemetry.flush()
-            files.write("curves.png", draw_curves(read_metrics(files.folder)))
+            files.write("curves.png", draw_curves(files.telemetry.records))
 
         self._on_main(write)
+        self.settle()
         return evaluation
+
+    def settle(self) -> None:
+        """Returns when all that was written is stored; raises OSError when the store is given up.
+
+        The ranks wait together, in turns shorter than the time-out of a collective.
+        """
+        turn_s = min(_SETTLE_TURN_S, self.config.train.timeout_s / 3)
+
+        def is_settled() -> bool:
+            assert self.files is not None
+            return self.files.settle(turn_s)
+
+        if self.worker.broadcast_value(self.worker.on_main(is_settled)):
+            return
+        self._on_main(lambda files: files.say_wait())
+        while not self.worker.broadcast_value(self.worker.on_main(is_settled)):
+            pass
 
     def close(self) -> None:
         """On the way out, whatever happened. Not collective."""
