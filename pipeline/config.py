@@ -104,7 +104,9 @@ class TrainConfig:
     ema_decay: float = 0.999  # of the completion network's running average; 0 turns it off
     threads: int = 0  # of each rank on the CPU; 0: the machine's cores shared among its ranks
     skip_limit: int = 10  # updates left out in a row, not being finite, that end the run
-    timeout_s: int = 600  # a collective that waits longer than this ends the run
+    timeout_s: int = (
+        600  # a step or a collective that takes longer ends the run, see docs/faults.md
+    )
 
 
 @dataclass(frozen=True)

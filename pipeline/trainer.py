@@ -16,6 +16,7 @@ from pipeline.evaluation import Evaluation, evaluate_network, recalibrate
 from pipeline.export import EXPORT_FOLDER, save_completion_network
 from pipeline.feed import DeviceFeed
 from pipeline.figures import RunningFigures
+from pipeline.out_of_memory import is_out_of_memory, out_of_memory
 from pipeline.preemption import StopRequest
 from pipeline.preflight import training_data
 from pipeline.run_files import RunFiles
@@ -24,8 +25,10 @@ from pipeline.schedule import Phase, Schedule, resolve_schedule
 from pipeline.sheets import validation_sheet
 from pipeline.skips import SkippedUpdates
 from pipeline.state import RunState, resume_, state_facts
-from pipeline.step import TrainingStep
+from pipeline.step import Figures, TrainingBatch, TrainingStep
+from pipeline.watchdog import Watchdog
 from pipeline.workers import Worker
+from pipeline.workers.lost_ranks import lost_ranks_named
 from shards.mixture import Mixture
 from shards.reader import ReaderSpec, ShardReader
 from shards.storage import join_url
@@ -41,6 +44,7 @@ class Outcome:
 
 
 _SETTLE_TURN_S = 5.0
+_GRACE = 3  # times train.timeout_s, for what happens once: first steps, looks, evaluations
 
 
 def train(config: Config, worker: Worker, console: Console | None = None) -> Outcome:
@@ -48,14 +52,20 @@ def train(config: Config, worker: Worker, console: Console | None = None) -> Out
 
     Collective: every rank must call.
     """
+    with lost_ranks_named(worker.rank):
+        return _train(config, worker, console)
+
+
+def _train(config: Config, worker: Worker, console: Console | None) -> Outcome:
     data = training_data(config)
     schedule = resolve_schedule(config.schedule, data.steps_per_epoch("train"))
     console = console or Console(soft_wrap=True, quiet=not worker.is_main)
     state = RunState(config, worker, data)
     start = resume_(state, config, data, worker, say=console.print)
-    run = Run(config, worker, data, schedule, state, start, console)
+    watchdog = Watchdog()
+    run = Run(config, worker, data, schedule, state, start, console, watchdog)
     # Until the last write is done: a second signal must not cut it short.
-    with StopRequest() as stop:
+    with StopRequest() as stop, watchdog:
         try:
             step = run.train_from(start, stop)
             run.settle()
@@ -74,8 +84,9 @@ class Run:
 
     def __init__(
         self, config: Config, worker: Worker, data: Mixture, schedule: Schedule,
-        state: RunState, start: int, console: Console,
+        state: RunState, start: int, console: Console, watchdog: Watchdog,
     ) -> None:  # fmt: skip
+        self.watchdog = watchdog
         self.config, self.worker, self.data = config, worker, data
         self.schedule, self.state = schedule, state
         self.training_step = TrainingStep(
@@ -99,11 +110,12 @@ class Run:
             if step:
                 # The run may have been lost between its checkpoint and this look.
                 self._look(step, self.schedule.phase(step - 1))
+            self._expect_step(step, _GRACE)
             self.figures.restart()
             for source, batch in self.figures.timed(feed.batches()):
                 phase = self.schedule.phase(step)
                 self.record.append(source)
-                figures = self.training_step(phase, batch)
+                figures = self._make_step(phase, batch, step)
                 self.figures.add(figures)
                 self.skips.add(figures)
                 if phase is not Phase.DISCRIMINATOR and self.state.average is not None:
@@ -115,8 +127,30 @@ class Run:
                 self._after_step(step, phase, stopping)
                 if stopping:
                     break
+                if step < self.schedule.total:
+                    new_phase = self.schedule.phase(step) is not phase
+                    self._expect_step(step, _GRACE if new_phase else 1)
             feed.close()
         return step
+
+    def _make_step(self, phase: Phase, batch: TrainingBatch, step: int) -> Figures:
+        try:
+            return self.training_step(phase, batch)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            players = (self.state.completion, self.state.discriminator)
+            where = f"step {step + 1} ({phase.value})"
+            raise out_of_memory(error, where, self.config, self.worker, players) from error
+
+    def _expect_step(self, step: int, grace: int) -> None:
+        """The next step, and the wait for its batch, begin. Not collective."""
+        what = f"step {step + 1} ({self.schedule.phase(step).value})"
+        self.watchdog.expect(what, grace * self.config.train.timeout_s)
+
+    def _expect_look(self, what: str) -> None:
+        """Something that takes longer than a step begins. Not collective."""
+        self.watchdog.expect(what, _GRACE * self.config.train.timeout_s)
 
     def _after_step(self, step: int, phase: Phase, stopping: bool) -> None:
         config, last = self.config, step == self.schedule.total
@@ -136,6 +170,7 @@ class Run:
         evaluation = _is_due(step, self.config.evaluation.every_steps)
         if not sheet and not evaluation:
             return
+        self._expect_look(f"the sheet or the evaluation after step {step}")
         network = self._network_to_look_at()
         if sheet:
             self._draw_sheet(network, step)
@@ -201,13 +236,16 @@ class Run:
     def _evaluate(
         self, network: nn.Module, step: int, phase: Phase, *, baselines: bool
     ) -> Evaluation:
-        evaluation = evaluate_network(network, self.config, self.worker, baselines=baselines)
+        evaluation = evaluate_network(
+            network, self.config, self.worker, baselines=baselines, alive=self.watchdog.still_alive
+        )
         figures = {f"evaluation_{name}": v for name, v in evaluation.methods["glcic"].items()}
         self._on_main(lambda files: files.telemetry.record(step, phase.value, figures))
         return evaluation
 
     def finish(self, step: int) -> Evaluation:
         """The last sheet, the evaluation, the exported network and the curves."""
+        self._expect_look("the evaluation at the end")
         network = self._network_to_look_at()
         self._draw_sheet(network, step)
         evaluation = self._evaluate(network, step, self.schedule.phase(step), baselines=True)
@@ -236,6 +274,7 @@ class Run:
 
         The ranks wait together, in turns shorter than the time-out of a collective.
         """
+        self._expect_look("the wait for the store")
         turn_s = min(_SETTLE_TURN_S, self.config.train.timeout_s / 3)
 
         def is_settled() -> bool:
@@ -246,10 +285,11 @@ class Run:
             return
         self._on_main(lambda files: files.say_wait())
         while not self.worker.broadcast_value(self.worker.on_main(is_settled)):
-            pass
+            self.watchdog.still_alive()
 
     def close(self) -> None:
         """On the way out, whatever happened. Not collective."""
+        self._expect_look("the end of the run")
         with ExitStack() as closing:
             closing.callback(self.record.flush)
             if self.files is not None:
