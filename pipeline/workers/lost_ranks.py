@@ -31,8 +31,8 @@ def is_exchange_fault(error: RuntimeError) -> bool:
 
 
 def _reason(error: RuntimeError) -> str:
-    """The first line, without the place in the library's source that stands before it."""
+    """The first sentence, without the place in the library's source that stands before it."""
     line = (str(error).splitlines() or [""])[0]
     if line.startswith("["):
         line = line.partition("] ")[2] or line
-    return line.rstrip(". ")
+    return line.partition(". ")[0].rstrip(".")
