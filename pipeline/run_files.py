@@ -21,7 +21,6 @@ from pipeline.telemetry import METRICS, Telemetry
 from shards.storage import join_url, storage_counters, write_bytes
 
 _METRICS_WAIT_S = 60.0  # of a checkpoint's attempt, for the metrics before it
-_CLOSE_S = 60.0
 
 
 class RunFiles:
@@ -86,10 +85,10 @@ class RunFiles:
         limit_s = self.checkpoints.waits_at_most_s
         self._say(f"waiting for the store to take what is left, at most {limit_s:.0f} s")
 
-    def close(self) -> None:
-        """Closes everything, each even if one fails; what is not yet stored has a minute."""
+    def close(self, timeout_s: float) -> None:
+        """Closes everything, each even if one fails; what is not yet stored has so long."""
         with ExitStack() as closing:  # in the reverse of this order
-            closing.callback(self.settle, _CLOSE_S)
+            closing.callback(self.settle, timeout_s)
             closing.callback(self.telemetry.close)
 
     def _store_metrics(self) -> None:

@@ -44,6 +44,7 @@ class Outcome:
 
 
 _SETTLE_TURN_S = 5.0
+_CLOSE_S = 60.0  # for what is not yet stored, after a fault
 _GRACE = 3  # times train.timeout_s, for what happens once: first steps, looks, evaluations
 
 
@@ -71,9 +72,9 @@ def _train(config: Config, worker: Worker, console: Console | None) -> Outcome:
             run.settle()
             finished = step >= schedule.total
             evaluation = run.finish(step) if finished else None
-        except BaseException:
+        except BaseException as error:
             with suppress(Exception):  # most likely more of the same; the first fault is to be told
-                run.close()
+                run.close(hurried=isinstance(error, KeyboardInterrupt))
             raise
         run.close()
     return Outcome(step, finished, evaluation)
@@ -287,13 +288,13 @@ class Run:
         while not self.worker.broadcast_value(self.worker.on_main(is_settled)):
             self.watchdog.still_alive()
 
-    def close(self) -> None:
+    def close(self, *, hurried: bool = False) -> None:
         """On the way out, whatever happened. Not collective."""
         self._expect_look("the end of the run")
         with ExitStack() as closing:
             closing.callback(self.record.flush)
             if self.files is not None:
-                closing.callback(self.files.close)
+                closing.callback(self.files.close, 0 if hurried else _CLOSE_S)
 
     def _on_main(self, call: Callable[[RunFiles], None]) -> None:
         """On rank 0 alone; if it fails there, every rank ends."""
