@@ -106,7 +106,9 @@ class TrainConfig:
     freeze: tuple[str, ...] = ()  # patterns of parameters that do not learn: completion.encoder.*
     deterministic: bool = True  # on CUDA: algorithms that give the same bits in every run
     skip_limit: int = 10  # updates left out in a row, not being finite, that end the run
-    timeout_s: int = 600  # a collective that waits longer than this ends the run
+    timeout_s: int = (
+        600  # a step or a collective that takes longer ends the run, see docs/faults.md
+    )
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,8 @@ class CheckpointConfig:
     url: str = ""  # any fsspec URL; empty: `checkpoints` in the run's folder
     every_steps: int = 2000
     keep: int = 3  # newest committed checkpoints that stay
+    skip_late: bool = True  # leave out a checkpoint that a newer one overtakes, rather than wait
+    give_up_after_s: int = 3600  # without one committed, the store failing: then the run ends
 
 
 @dataclass(frozen=True)
@@ -313,6 +317,7 @@ def config_faults(config: Config) -> list[str]:
     require(train.timeout_s >= 1, "train.timeout_s", "at least 1")
     require(config.checkpoint.every_steps >= 1, "checkpoint.every_steps", "at least 1")
     require(config.checkpoint.keep >= 1, "checkpoint.keep", "at least 1")
+    require(config.checkpoint.give_up_after_s >= 1, "checkpoint.give_up_after_s", "at least 1")
     require(config.log.every_steps >= 1, "log.every_steps", "at least 1")
     require(config.log.sheet_every_steps >= 0, "log.sheet_every_steps", "at least 0")
     require(config.log.sheet_images >= 1, "log.sheet_images", "at least 1")

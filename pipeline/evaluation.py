@@ -83,11 +83,13 @@ def evaluate(
     threads: int = 1,
     cache: str = "",
     cache_limit_bytes: int = 0,
+    alive: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """`network` in eval mode and on `device`, on the validation samples of a packed set.
 
     `limit` takes that many samples, spread evenly over the split. `all_reduce_sum` adds a float64
-    array up over the ranks. `threads` compute the figures. Collective: every rank must call.
+    array up over the ranks. `threads` compute the figures; `alive` is called after every batch.
+    Collective: every rank must call.
     Raises ValueError for a set without validation samples.
     """
     manifest = load_manifest(shards_url)
@@ -106,6 +108,7 @@ def evaluate(
             arrays = [batch.images, *map(_as_arrays, (completed, raw, masks))]
             for figures in pool.map(partial(_sample_figures, methods), *arrays):
                 sums += figures
+            alive()
     means = all_reduce_sum(sums) / len(samples)
     names = [NETWORK, *methods]
     return Evaluation(
@@ -170,6 +173,7 @@ def evaluate_network(
     *,
     baselines: bool = True,
     evaluated: dict[str, Any] | None = None,
+    alive: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """As `config.evaluation` says; `evaluated` adds to what the result says of its subject.
 
@@ -193,6 +197,7 @@ def evaluate_network(
         threads=worker.cores_per_rank,
         cache=config.data.cache,
         cache_limit_bytes=config.data.cache_limit_bytes,
+        alive=alive,
     )
     facts = {"recalibration_images": config.evaluation.recalibration_images, **(evaluated or {})}
     return Evaluation(evaluation.methods, evaluation.num_samples, {**evaluation.evaluated, **facts})

@@ -7,7 +7,9 @@ all show the same values. Only rank 0 has a telemetry.
 from __future__ import annotations
 
 import json
+import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,35 +22,67 @@ from shards.storage import is_local, join_url, local_path, read_bytes, write_byt
 METRICS = "metrics.jsonl"
 
 
-class MetricsFile:
-    """`metrics.jsonl` of a run: appended on a local disk, written whole to an object store."""
+Submit = Callable[[str, Callable[[], None]], None]  # a file's name, and what writes it
 
-    def __init__(self, folder: str, start_step: int) -> None:
+
+def _at_once(name: str, write: Callable[[], None]) -> None:
+    write()
+
+
+class MetricsFile:
+    """`metrics.jsonl` of a run: appended on a local disk, written whole to an object store.
+
+    `submit` may write in another thread, and leave out all but the newest of several writes.
+    """
+
+    def __init__(self, folder: str, start_step: int, submit: Submit = _at_once) -> None:
         """Keeps the lines before `start_step`: what came after belongs to a run that was lost."""
         self._url = join_url(folder, METRICS)
+        self._submit = submit
+        self._lock = threading.Lock()
         self._lines = [r for r in read_metrics(folder) if r["step"] <= start_step]
+        self._unwritten: list[dict[str, Any]] = []
+        self._whole = True  # the next write is of the whole file
         self._write()
 
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        return list(self._lines)
+
     def append(self, record: dict[str, Any]) -> None:
-        first = len(self._lines)  # of the records of this step: they stand at the end
-        while first and self._lines[first - 1]["step"] == record["step"]:
-            first -= 1
-        kept = [r for r in self._lines[first:] if r.keys() != record.keys()]
-        again = len(kept) < len(self._lines) - first
-        self._lines[first:] = [*kept, record]
-        if again:  # a run was started once more, and looked at the same step again
-            self._write()
-        elif is_local(self._url):
-            with open(local_path(self._url), "a") as file:
-                file.write(json.dumps(record) + "\n")
+        with self._lock:
+            first = len(self._lines)  # of the records of this step: they stand at the end
+            while first and self._lines[first - 1]["step"] == record["step"]:
+                first -= 1
+            kept = [r for r in self._lines[first:] if r.keys() != record.keys()]
+            # Else a run was started once more, and looked at the same step again.
+            again = len(kept) < len(self._lines) - first
+            self._whole |= again
+            self._lines[first:] = [*kept, record]
+            self._unwritten.append(record)
+        if again or is_local(self._url):
+            self._submit(METRICS, self._write)
 
     def flush(self) -> None:
         """Writes the file anew where it cannot be appended to."""
         if not is_local(self._url):
-            self._write()
+            self._submit(METRICS, self._write)
 
     def _write(self) -> None:
-        write_bytes(self._url, "".join(json.dumps(r) + "\n" for r in self._lines).encode())
+        with self._lock:
+            whole = self._whole or not is_local(self._url)
+            records = list(self._lines) if whole else self._unwritten
+            self._unwritten, self._whole = [], False
+        text = "".join(json.dumps(record) + "\n" for record in records)
+        try:
+            if whole:
+                write_bytes(self._url, text.encode())
+            else:
+                with open(local_path(self._url), "a") as file:
+                    file.write(text)
+        except BaseException:
+            self._whole = True  # after an append that broke off, only the whole file is right
+            raise
 
 
 def read_metrics(folder: str) -> list[dict[str, Any]]:
@@ -71,10 +105,10 @@ class Telemetry:
 
     def __init__(
         self, folder: str, *, start_step: int, total_steps: int, tensorboard: bool,
-        console: Console | None = None,
+        console: Console | None = None, submit: Submit = _at_once,
     ) -> None:  # fmt: skip
         self.console = console or Console(soft_wrap=True)
-        self._metrics = MetricsFile(folder, start_step)
+        self._metrics = MetricsFile(folder, start_step, submit)
         self._total_steps = total_steps
         self._started = time.monotonic()
         self._start_step = start_step
@@ -92,6 +126,11 @@ class Telemetry:
                 "training", total=total_steps, completed=start_step, phase="", figures=""
             )
             self._progress.start()
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """Of the whole run, oldest first."""
+        return self._metrics.records
 
     def say(self, message: str) -> None:
         self.console.print(message, highlight=False, markup=False)

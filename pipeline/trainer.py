@@ -17,6 +17,7 @@ from pipeline.export import EXPORT_FOLDER, save_completion_network
 from pipeline.feed import DeviceFeed
 from pipeline.figures import RunningFigures
 from pipeline.handover import hand_over_
+from pipeline.out_of_memory import is_out_of_memory, out_of_memory
 from pipeline.preemption import StopRequest
 from pipeline.preflight import training_data
 from pipeline.run_files import RunFiles
@@ -25,9 +26,10 @@ from pipeline.schedule import Phase, Schedule, resolve_schedule
 from pipeline.sheets import validation_sheet
 from pipeline.skips import SkippedUpdates
 from pipeline.state import RunState, resume_, state_facts
-from pipeline.step import TrainingStep
-from pipeline.telemetry import read_metrics
+from pipeline.step import Figures, TrainingBatch, TrainingStep
+from pipeline.watchdog import Watchdog
 from pipeline.workers import Worker
+from pipeline.workers.lost_ranks import lost_ranks_named
 from shards.mixture import Mixture
 from shards.reader import ReaderSpec, ShardReader
 from shards.storage import join_url
@@ -42,11 +44,21 @@ class Outcome:
     evaluation: Evaluation | None
 
 
+_SETTLE_TURN_S = 5.0
+_CLOSE_S = 60.0  # for what is not yet stored, after a fault
+_GRACE = 3  # times train.timeout_s, for what happens once: first steps, looks, evaluations
+
+
 def train(config: Config, worker: Worker, console: Console | None = None) -> Outcome:
     """Trains from the newest checkpoint, or from the start, to the end of the schedule.
 
     Collective: every rank must call.
     """
+    with lost_ranks_named(worker.rank):
+        return _train(config, worker, console)
+
+
+def _train(config: Config, worker: Worker, console: Console | None) -> Outcome:
     data = training_data(config)
     schedule = resolve_schedule(config.schedule, data.steps_per_epoch("train"))
     console = console or Console(soft_wrap=True, quiet=not worker.is_main)
@@ -54,16 +66,18 @@ def train(config: Config, worker: Worker, console: Console | None = None) -> Out
     start = resume_(state, config, data, worker, say=console.print)
     if not start and config.start.checkpoint:
         hand_over_(state, config, worker, say=console.print)
-    run = Run(config, worker, data, schedule, state, start, console)
+    watchdog = Watchdog()
+    run = Run(config, worker, data, schedule, state, start, console, watchdog)
     # Until the last write is done: a second signal must not cut it short.
-    with StopRequest() as stop:
+    with StopRequest() as stop, watchdog:
         try:
             step = run.train_from(start, stop)
+            run.settle()
             finished = step >= schedule.total
             evaluation = run.finish(step) if finished else None
-        except BaseException:
+        except BaseException as error:
             with suppress(Exception):  # most likely more of the same; the first fault is to be told
-                run.close()
+                run.close(hurried=isinstance(error, KeyboardInterrupt))
             raise
         run.close()
     return Outcome(step, finished, evaluation)
@@ -74,8 +88,9 @@ class Run:
 
     def __init__(
         self, config: Config, worker: Worker, data: Mixture, schedule: Schedule,
-        state: RunState, start: int, console: Console,
+        state: RunState, start: int, console: Console, watchdog: Watchdog,
     ) -> None:  # fmt: skip
+        self.watchdog = watchdog
         self.config, self.worker, self.data = config, worker, data
         self.schedule, self.state = schedule, state
         self.training_step = TrainingStep(
@@ -99,11 +114,12 @@ class Run:
             if step:
                 # The run may have been lost between its checkpoint and this look.
                 self._look(step, self.schedule.phase(step - 1))
+            self._expect_step(step, _GRACE)
             self.figures.restart()
             for source, batch in self.figures.timed(feed.batches()):
                 phase = self.schedule.phase(step)
                 self.record.append(source)
-                figures = self.training_step(phase, batch)
+                figures = self._make_step(phase, batch, step)
                 self.figures.add(figures)
                 self.skips.add(figures)
                 if phase is not Phase.DISCRIMINATOR and self.state.average is not None:
@@ -115,8 +131,30 @@ class Run:
                 self._after_step(step, phase, stopping)
                 if stopping:
                     break
+                if step < self.schedule.total:
+                    new_phase = self.schedule.phase(step) is not phase
+                    self._expect_step(step, _GRACE if new_phase else 1)
             feed.close()
         return step
+
+    def _make_step(self, phase: Phase, batch: TrainingBatch, step: int) -> Figures:
+        try:
+            return self.training_step(phase, batch)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            players = (self.state.completion, self.state.discriminator)
+            where = f"step {step + 1} ({phase.value})"
+            raise out_of_memory(error, where, self.config, self.worker, players) from error
+
+    def _expect_step(self, step: int, grace: int) -> None:
+        """The next step, and the wait for its batch, begin. Not collective."""
+        what = f"step {step + 1} ({self.schedule.phase(step).value})"
+        self.watchdog.expect(what, grace * self.config.train.timeout_s)
+
+    def _expect_look(self, what: str) -> None:
+        """Something that takes longer than a step begins. Not collective."""
+        self.watchdog.expect(what, _GRACE * self.config.train.timeout_s)
 
     def _after_step(self, step: int, phase: Phase, stopping: bool) -> None:
         config, last = self.config, step == self.schedule.total
@@ -136,6 +174,7 @@ class Run:
         evaluation = _is_due(step, self.config.evaluation.every_steps)
         if not sheet and not evaluation:
             return
+        self._expect_look(f"the sheet or the evaluation after step {step}")
         network = self._network_to_look_at()
         if sheet:
             self._draw_sheet(network, step)
@@ -146,7 +185,9 @@ class Run:
     def _log(self, step: int, phase: Phase) -> None:
         values = self.figures.reduce()
         values |= {f"{name}_skipped_steps": n for name, n in self.skips.totals().items() if n}
-        self._on_main(lambda files: files.telemetry.record(step, phase.value, values))
+        self._on_main(
+            lambda files: files.telemetry.record(step, phase.value, values | files.figures())
+        )
         for name, row in self.skips.longest_rows().items():
             if row >= self.config.train.skip_limit:
                 self._give_up(step, name, row)
@@ -154,9 +195,9 @@ class Run:
     def _give_up(self, step: int, network: str, row: int) -> None:
         """Keeps the state, which is that of the last good step, and ends every rank."""
         self._save(step)
+        self.settle()
 
         def tell(files: RunFiles) -> None:
-            files.checkpoints.wait()
             raise RuntimeError(
                 f"{row} updates in a row of the {network} network were left out up to step {step}, "
                 "since a loss or a gradient was not finite. The state of the last good one is "
@@ -191,7 +232,7 @@ class Run:
                 cache=self.config.data.cache,
                 cache_limit_bytes=self.config.data.cache_limit_bytes,
             )  # fmt: skip
-            files.write(f"sheets/step-{step:09d}.png", png)
+            files.write(f"sheets/step-{step:09d}.png", png, needed=step == self.schedule.total)
             files.telemetry.picture("validation", step, picture)
 
         self._on_main(draw)
@@ -199,14 +240,16 @@ class Run:
     def _evaluate(
         self, network: nn.Module, step: int, phase: Phase, *, baselines: bool
     ) -> Evaluation:
-        evaluation = evaluate_network(network, self.config, self.worker, baselines=baselines)
+        evaluation = evaluate_network(
+            network, self.config, self.worker, baselines=baselines, alive=self.watchdog.still_alive
+        )
         figures = {f"evaluation_{name}": v for name, v in evaluation.methods["glcic"].items()}
         self._on_main(lambda files: files.telemetry.record(step, phase.value, figures))
         return evaluation
 
     def finish(self, step: int) -> Evaluation:
         """The last sheet, the evaluation, the exported network and the curves."""
-        self._on_main(lambda files: files.checkpoints.wait())
+        self._expect_look("the evaluation at the end")
         network = self._network_to_look_at()
         self._draw_sheet(network, step)
         evaluation = self._evaluate(network, step, self.schedule.phase(step), baselines=True)
@@ -218,20 +261,43 @@ class Run:
                 "evaluation": evaluation.methods["glcic"],
             }
             url = join_url(files.folder, EXPORT_FOLDER)
-            save_completion_network(url, network, self.config.completion, step, facts)
+            files.run_in_background(
+                EXPORT_FOLDER,
+                lambda: save_completion_network(url, network, self.config.completion, step, facts),
+            )
             files.write("evaluation.json", evaluation.to_json().encode())
             files.telemetry.flush()
-            files.write("curves.png", draw_curves(read_metrics(files.folder)))
+            files.write("curves.png", draw_curves(files.telemetry.records))
 
         self._on_main(write)
+        self.settle()
         return evaluation
 
-    def close(self) -> None:
+    def settle(self) -> None:
+        """Returns when all that was written is stored; raises OSError when the store is given up.
+
+        The ranks wait together, in turns shorter than the time-out of a collective.
+        """
+        self._expect_look("the wait for the store")
+        turn_s = min(_SETTLE_TURN_S, self.config.train.timeout_s / 3)
+
+        def is_settled() -> bool:
+            assert self.files is not None
+            return self.files.settle(turn_s)
+
+        if self.worker.broadcast_value(self.worker.on_main(is_settled)):
+            return
+        self._on_main(lambda files: files.say_wait())
+        while not self.worker.broadcast_value(self.worker.on_main(is_settled)):
+            self.watchdog.still_alive()
+
+    def close(self, *, hurried: bool = False) -> None:
         """On the way out, whatever happened. Not collective."""
+        self._expect_look("the end of the run")
         with ExitStack() as closing:
             closing.callback(self.record.flush)
             if self.files is not None:
-                closing.callback(self.files.close)
+                closing.callback(self.files.close, 0 if hurried else _CLOSE_S)
 
     def _on_main(self, call: Callable[[RunFiles], None]) -> None:
         """On rank 0 alone; if it fails there, every rank ends."""

@@ -34,6 +34,7 @@ LAST_ATTEMPT_S = 120.0  # no attempt starts later: the store's own timeouts add 
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 16.0
 _JITTER_S = 1.0
+_PIECE_BYTES = 4 << 20
 
 
 @dataclass
@@ -114,12 +115,22 @@ def write_bytes(url: str, data: bytes | memoryview) -> None:
         write_local(Path(path), data)
         return
 
+    content = _as_bytes(data)
+
     def write() -> None:
-        filesystem.pipe_file(path, bytes(data))
+        filesystem.pipe_file(path, content)
         _require_size(filesystem, path, len(data))
 
     _with_retries(write, f"writing {url}")
     storage_counters.add(bytes_written=len(data))
+
+
+def _as_bytes(data: bytes | memoryview) -> bytes:
+    """In pieces: a copy of hundreds of megabytes at once would stop all other threads."""
+    if isinstance(data, bytes):
+        return data
+    pieces = range(0, len(data), _PIECE_BYTES)
+    return b"".join([bytes(data[start : start + _PIECE_BYTES]) for start in pieces])
 
 
 def write_local(path: Path, data: bytes | memoryview) -> None:

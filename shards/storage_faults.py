@@ -14,7 +14,7 @@ _FINAL_KINDS = (
 )
 _KEPT_KINDS = (*_FINAL_KINDS, TimeoutError, ConnectionError)
 _FINAL_ERRNOS = {
-    errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT,
+    errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EFBIG,
     # What s3fs makes of requests that a store will never take (400, 301, 501).
     errno.EINVAL, errno.ENAMETOOLONG, errno.EMSGSIZE, errno.ENOSYS,
     getattr(errno, "EREMCHG", errno.ENOENT),
@@ -52,6 +52,12 @@ def is_passing(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return not isinstance(error, _FINAL_KINDS) and error.errno not in _FINAL_ERRNOS
     return _is_foreign(error) and not _names(error) & (_CREDENTIAL_FAULTS | _USER_FAULTS)
+
+
+def waiting_may_mend(error: BaseException) -> bool:
+    """Whether what `shards.storage` has raised, its own attempts being over, may pass by itself."""
+    cause = error.__cause__  # of a named fault, the store's own error, which says more
+    return is_passing(error) and (cause is None or is_passing(cause))
 
 
 def named_fault(error: Exception, what: str) -> Exception:

@@ -23,7 +23,7 @@ def small_mapping(shards: str, folder: Path, **changes: Any) -> dict[str, Any]:
         "discriminator": {"width": 4, "local_size": 16, "num_features": 8},
         "schedule": {"completion": 4, "discriminator": 3, "joint": 5},
         "train": {"batch_size": 12, "precision": "fp32", "ema_decay": 0.9, "threads": 1},
-        "checkpoint": {"every_steps": 1, "keep": 100},
+        "checkpoint": {"every_steps": 1, "keep": 100, "skip_late": False},
         "log": {"every_steps": 2, "sheet_every_steps": 0, "sheet_images": 2, "tensorboard": False},
         "evaluation": {"recalibration_images": 16, "limit": 4},
     }

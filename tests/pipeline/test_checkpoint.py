@@ -1,20 +1,21 @@
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
 import pytest
 import torch
 
-from pipeline import checkpoint
+from pipeline import checkpoint_writer
 from pipeline.checkpoint import (
     COMMITTED,
-    CheckpointWriter,
     committed_steps,
     read_checkpoint,
     read_newest,
     step_name,
 )
+from pipeline.checkpoint_writer import CheckpointWriter
 
 
 def tensors(value: float = 1.0) -> dict[str, dict[str, torch.Tensor]]:
@@ -25,7 +26,7 @@ def tensors(value: float = 1.0) -> dict[str, dict[str, torch.Tensor]]:
 
 
 def write(url: Path, *steps: int, keep: int = 9) -> None:
-    writer = CheckpointWriter(str(url), keep, announce=lambda message: None)
+    writer = CheckpointWriter(str(url), keep, announce=ignore, skip_late=False)
     for step in steps:
         writer.save(step, tensors(step), {"seed": 5})
     writer.close()
@@ -134,7 +135,7 @@ def test_an_older_checkpoint_goes_only_after_the_newer_one_is_committed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path, 1, keep=1)
-    monkeypatch.setattr(checkpoint, "write_committed", _fail)
+    monkeypatch.setattr(checkpoint_writer, "write_committed", _fail)
     writer = CheckpointWriter(str(tmp_path), 1, ignore)
     writer.save(2, tensors(), {})
     with pytest.raises(OSError, match=r"could not be written .* no space"):
@@ -143,7 +144,7 @@ def test_an_older_checkpoint_goes_only_after_the_newer_one_is_committed(
 
 
 def _fail(*_: object) -> None:
-    raise OSError("no space left on device")
+    raise OSError(errno.ENOSPC, "no space left on device")
 
 
 def test_what_a_killed_write_left_is_replaced(tmp_path: Path) -> None:
@@ -178,7 +179,7 @@ def test_the_mark_lists_size_and_hash_of_every_file(tmp_path: Path) -> None:
 
 def test_checkpoints_live_on_any_filesystem_that_fsspec_knows() -> None:
     url = "memory://checkpoints-of-a-run"
-    writer = CheckpointWriter(url, 2, ignore)
+    writer = CheckpointWriter(url, 2, ignore, skip_late=False)
     writer.probe()
     for step in (1, 2, 3):
         writer.save(step, tensors(step), {})

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.checkpoint import CheckpointWriter
+from pipeline.checkpoint_writer import CheckpointWriter
 from pipeline.config import CompletionConfig, config_mapping, parse_config
 from pipeline.export import load_completion_network, save_completion_network
 from pipeline.networks.completion import CompletionNetwork

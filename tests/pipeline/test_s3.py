@@ -22,12 +22,12 @@ from PIL import Image
 from pipeline import checkpoint
 from pipeline.checkpoint import (
     COMMITTED,
-    CheckpointWriter,
     committed_steps,
     read_checkpoint,
     read_newest,
     step_name,
 )
+from pipeline.checkpoint_writer import CheckpointWriter
 from shards import storage
 from shards.storage import join_url, list_names, read_bytes, write_bytes
 from tests.shards.pictures import pack_small_set, write_class_folders
@@ -69,7 +69,7 @@ def another_process() -> Any:
 
 
 def save(url: str, *steps: int, keep: int = 9) -> None:
-    writer = CheckpointWriter(url, keep, announce=lambda message: None)
+    writer = CheckpointWriter(url, keep, lambda message: None, skip_late=False)
     for step in steps:
         tensors = {"completion": {"w": torch.full((64,), float(step))}}
         writer.save(step, tensors, {"seed": 5})
@@ -171,7 +171,7 @@ def test_a_store_that_keeps_old_checkpoints_does_not_end_the_run(
             raise PermissionError("the store has kept some of it")
 
     said: list[str] = []
-    writer = CheckpointWriter(folder, 1, said.append)
+    writer = CheckpointWriter(folder, 1, said.append, skip_late=False)
     writer.save(1, {"completion": {"w": torch.zeros(1)}}, {})
     writer.wait()
     monkeypatch.setattr(checkpoint, "remove_tree", refuse)
@@ -187,8 +187,8 @@ def test_a_store_that_keeps_old_checkpoints_does_not_end_the_run(
 # Sixty files: a kill finds some of them written and others not.
 SAVE_MUCH = """
 import sys, torch
-from pipeline.checkpoint import CheckpointWriter
-writer = CheckpointWriter(sys.argv[1], 3, print)
+from pipeline.checkpoint_writer import CheckpointWriter
+writer = CheckpointWriter(sys.argv[1], 3, print, skip_late=False)
 tensors = {f"part-{number:02d}": {"w": torch.rand(500_000)} for number in range(60)}
 writer.save(7, tensors, {})
 writer.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.checkpoint import CheckpointWriter
+from pipeline.checkpoint_writer import CheckpointWriter
 from pipeline.config import Config
 from pipeline.state import RunState, resume_, state_facts
 from pipeline.workers import Worker

@@ -1,0 +1,118 @@
+"""What the checkpoint benchmark needs: a run's state without data, and a store that hangs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from types import SimpleNamespace, TracebackType
+from typing import Any, ClassVar, Self
+
+import fsspec
+import torch
+from fsspec.spec import AbstractFileSystem
+
+from pipeline.config import parse_config
+from pipeline.schedule import Phase
+from pipeline.state import RunState
+from pipeline.step import TrainingBatch, TrainingStep
+from pipeline.workers import Worker
+
+
+def training_state(
+    batch_size: int, crop_size: int
+) -> tuple[RunState, Callable[[], None], dict[str, Any]]:
+    """The state of a run in its joint phase, what makes a step of it, and what to say of both."""
+    config = parse_config(
+        {
+            "pack": {"crop_size": crop_size},
+            "train": {"batch_size": batch_size, "precision": "fp32"},
+        }
+    )
+    worker = Worker()
+    # Of the data the networks only take their mean colour.
+    state = RunState(config, worker, SimpleNamespace(mean_color=(0.5, 0.5, 0.5)))  # type: ignore[arg-type]
+    patch = config.discriminator.local_size
+    step = TrainingStep(state.completion, state.discriminator, config.loss, patch, worker)
+    corners = torch.zeros(batch_size, 2, dtype=torch.int64)
+    masks = torch.zeros(batch_size, 1, crop_size, crop_size)
+    masks[:, :, :patch, :patch] = 1
+    images = torch.rand(batch_size, 3, crop_size, crop_size)
+    batch = TrainingBatch(images, masks, corners, corners)
+
+    def make_step() -> None:
+        step(Phase.JOINT, batch)
+
+    make_step()
+    tensors = [t for group in state.tensors().values() for t in group.values()]
+    return state, make_step, {
+        "batch size": batch_size,
+        "crop size, pixels": crop_size,
+        "tensors": len(tensors),
+        "bytes of all tensors": sum(t.numel() * t.element_size() for t in tensors),
+    }  # fmt: skip
+
+
+class _HangingFileSystem(AbstractFileSystem):
+    """Takes what is written and keeps nothing; does not answer while it hangs."""
+
+    protocol = "hanging"
+    answering: ClassVar[threading.Event] = threading.Event()
+    sizes: ClassVar[dict[str, int]] = {}
+
+    def pipe_file(self, path: str, value: bytes, **options: Any) -> None:
+        self.answering.wait()
+        self.sizes[path] = len(value)
+
+    def size(self, path: str) -> int | None:
+        return self.sizes.get(path)
+
+    def exists(self, path: str, **options: Any) -> bool:
+        return False
+
+    def ls(self, path: str, detail: bool = True, **options: Any) -> list[Any]:
+        return []
+
+
+class HangingStore:
+    url = "hanging://checkpoints"
+
+    def __enter__(self) -> Self:
+        fsspec.register_implementation("hanging", _HangingFileSystem, clobber=True)
+        self.answer()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self.answer()
+
+    def hang(self) -> None:
+        _HangingFileSystem.answering.clear()
+
+    def answer(self) -> None:
+        _HangingFileSystem.answering.set()
+
+
+def longest_pause_s(call: Callable[[], Any]) -> float:
+    """That a thread which does nothing but look at the clock makes while `call` runs."""
+    done = threading.Event()
+    longest = 0.0
+
+    def look() -> None:
+        nonlocal longest
+        before = time.perf_counter()
+        while not done.is_set():
+            now = time.perf_counter()
+            longest = max(longest, now - before)
+            before = now
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        call()
+    finally:
+        done.set()
+        thread.join()
+    return longest

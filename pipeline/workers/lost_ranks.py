@@ -1,0 +1,38 @@
+"""What a rank sees when another one ends or hangs, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch.distributed as dist
+
+_BACKENDS = ("gloo", "nccl")  # what their errors name: a source file, or the library
+
+
+@contextmanager
+def lost_ranks_named(rank: int) -> Iterator[None]:
+    """Turns the errors of an exchange between ranks into a RuntimeError that says what to do."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_exchange_fault(error):
+            raise
+        raise RuntimeError(
+            f"rank {rank} has lost the other ranks in an exchange between them: {_reason(error)}. "
+            "Another rank has ended or hangs: what it has said above, or the stacks of its "
+            "threads, says why. The same command continues from the newest checkpoint"
+        ) from error
+
+
+def is_exchange_fault(error: RuntimeError) -> bool:
+    text = str(error).lower()
+    return isinstance(error, dist.DistError) or any(name in text for name in _BACKENDS)
+
+
+def _reason(error: RuntimeError) -> str:
+    """The first sentence, without the place in the library's source that stands before it."""
+    line = (str(error).splitlines() or [""])[0]
+    if line.startswith("["):
+        line = line.partition("] ")[2] or line
+    return line.partition(". ")[0].rstrip(".")
