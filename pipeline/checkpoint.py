@@ -8,6 +8,10 @@
         state.json                   step, configuration and its digest, data fingerprint, versions
         COMMITTED                    written last: size and SHA-256 of every file above
 
+A step that is committed and intact is never written again, and nothing older is removed before what
+was written has been read back: a lost generation of a job that wakes up and writes the same step,
+on a machine that was cut off or halted, can cost the newest checkpoint, never the one before.
+
 That is the whole state of a run: the phase, the samples, the masks and every random number follow
 from the configuration and the step. No pickle is written or read.
 """
@@ -104,6 +108,17 @@ def read_checkpoint(url: str) -> Checkpoint:
     return Checkpoint(step=facts["step"], tensors=tensors, facts=facts)
 
 
+def is_intact(url: str) -> bool:
+    """Whether a checkpoint is committed at `url` and every byte is what was committed."""
+    try:
+        commitment = read_commitment(url)
+        for name in commitment["files"]:
+            read_file(url, name, commitment)
+    except ValueError:
+        return False
+    return True
+
+
 def read_newest(url: str, warn: Callable[[str], None]) -> Checkpoint | None:
     """The newest intact checkpoint under `url`, or None where none was ever committed.
 
@@ -182,14 +197,12 @@ class CheckpointWriter:
         try:
             if event is not None:
                 event.synchronize()
-            prefix = join_url(self.url, step_name(step))
-            remove_tree(prefix)  # what a killed or damaged write of the same step left
             files = {
                 f"{stem}.safetensors": safetensors.torch.save(t) for stem, t in tensors.items()
             }
             files[STATE] = (json.dumps(facts, indent=1) + "\n").encode()
-            write_committed(prefix, files, step)
-            self._announce(f"checkpoint {step_name(step)} committed")
+            self._commit(step, files)
+            del files  # as large as the networks, and not needed while it is read back
             try:
                 self._retire(step)
             except OSError as error:  # no reason to end a run; the next checkpoint tries again
@@ -197,8 +210,28 @@ class CheckpointWriter:
         except BaseException as error:  # handed to the training thread, which raises it
             self._error = error
 
+    def _commit(self, step: int, files: Mapping[str, bytes]) -> None:
+        prefix = join_url(self.url, step_name(step))
+        if exists(join_url(prefix, COMMITTED)):
+            if is_intact(prefix):  # of another generation of this job: the same state as this one
+                self._announce(f"checkpoint {step_name(step)} is there already")
+                return
+            remove_tree(join_url(prefix, COMMITTED))
+        remove_tree(prefix)  # what a killed or damaged write of the same step left
+        write_committed(prefix, files, step)
+        self._announce(f"checkpoint {step_name(step)} committed")
+
     def _retire(self, newest: int) -> None:
-        """Removes what is older than the newest `keep`, and what older writes left unfinished."""
+        """Removes what is older than the newest `keep`, and what older writes left unfinished.
+
+        Nothing if the newest is not intact: another generation of this job may have written into it.
+        """
+        if not is_intact(join_url(self.url, step_name(newest))):
+            self._announce(
+                f"checkpoint {step_name(newest)} was altered while it was written, by another "
+                "process or the store; the older ones stay"
+            )
+            return
         committed = [step for step in committed_steps(self.url) if step <= newest]
         kept = set(committed[-self._keep :])
         for name in list_names(self.url):
