@@ -224,7 +224,7 @@ class CheckpointWriter:
     def _retire(self, newest: int) -> None:
         """Removes what is older than the newest `keep`, and what older writes left unfinished.
 
-        Nothing if the newest is not intact: another generation of this job may have written into it.
+        Nothing if the newest is not intact: another generation of the job may have written into it.
         """
         if not is_intact(join_url(self.url, step_name(newest))):
             self._announce(

@@ -43,7 +43,7 @@ class Loopback:
 
 
 class Namespaces:
-    """`glcic-TOKEN-a` with 10.77.0.1 and `glcic-TOKEN-b` with 10.77.0.2. Hosts the rendezvous: a."""
+    """`glcic-TOKEN-a` has 10.77.0.1 and hosts the rendezvous, `glcic-TOKEN-b` has 10.77.0.2."""
 
     can_cut = True
     address = "10.77.0.1"
@@ -64,7 +64,15 @@ class Namespaces:
             _ip("link", "add", *a, "type", "veth", "peer", *b)
             for number, node in enumerate(NODES, start=1):
                 address = f"10.77.0.{number}/24"
-                _ip("-n", self._namespace(node), "addr", "add", address, "dev", self._interface(node))
+                _ip(
+                    "-n",
+                    self._namespace(node),
+                    "addr",
+                    "add",
+                    address,
+                    "dev",
+                    self._interface(node),
+                )
                 self._link(node, "up")
         except BaseException:
             self.__exit__()

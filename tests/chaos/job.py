@@ -59,7 +59,6 @@ class Job:
         self._agents: dict[str, subprocess.Popen[str]] = {}
         self._ended: dict[str, float] = {}
         self._generation = 0
-        self._output = open(self.log, "a")
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Job:
@@ -69,7 +68,6 @@ class Job:
         self.kill_all()
         for thread in self._threads:
             thread.join(10)
-        self._output.close()
 
     def start(self, node: str) -> None:
         command = [*self.hosts.prefix(node), *self._command, *self.hosts.agent_arguments(node)]
@@ -179,7 +177,6 @@ class Job:
             agent.wait()
 
     def tail(self, lines: int = 60) -> str:
-        self._output.flush()
         return "\n".join(self.log.read_text().splitlines()[-lines:])
 
     def _sweep(self, node: str) -> None:
@@ -187,14 +184,14 @@ class Job:
 
     def _follow(self, node: str, agent: subprocess.Popen[str]) -> None:
         assert agent.stdout is not None
-        for line in agent.stdout:
-            now = time.monotonic()
-            with suppress(ValueError):  # the log is closed already
-                self._output.write(f"{now:.3f} {node} {line}")
-            if line.startswith("name: "):  # of the configuration, which rank 0 prints at its start
-                self._generation += 1
-            elif (match := _STEP.search(line)) is not None:
-                self.finished.append(Finished(now, int(match[2]), self._generation))
+        with open(self.log, "a", buffering=1) as log:
+            for line in agent.stdout:
+                now = time.monotonic()
+                log.write(f"{now:.3f} {node} {line}")
+                if line.startswith("name: "):  # of the configuration, which rank 0 prints first
+                    self._generation += 1
+                elif (match := _STEP.search(line)) is not None:
+                    self.finished.append(Finished(now, int(match[2]), self._generation))
 
 
 @contextmanager
