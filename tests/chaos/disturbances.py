@@ -32,7 +32,7 @@ OTHERS = {
     "cable cut and mended": 0.4,
     "worker stopped": 0.2,
 }
-_SOON_SHARE = 0.35  # that strike while the job still recovers from the one before
+_SOON_SHARE = 0.5  # that strike while the job still recovers from the one before
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def draw(
             kind=kind,
             node=generator.choice(NODES),
             step=step,
-            soon_s=generator.uniform(1, 12) if generator.random() < _SOON_SHARE else 0.0,
+            soon_s=generator.uniform(1, 10) if generator.random() < _SOON_SHARE else 0.0,
             lasts_s=generator.uniform(5, 20),
         )
         for kind, step in zip(kinds, steps, strict=True)

@@ -40,7 +40,7 @@ class Job:
 
     def __init__(
         self, hosts: Namespaces | Loopback, nodes: str, preset: Path, folder: Path,
-        silence_s: int = 3, workers: int = 1,
+        silence_s: int = 5, workers: int = 1,
     ) -> None:  # fmt: skip
         self.hosts = hosts
         self.token = uuid.uuid4().hex

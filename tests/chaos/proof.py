@@ -39,32 +39,32 @@ def surviving_samples(folder: Path) -> dict[int, list[int]]:
     Rank 0 begins its record anew at every resume, so its lines are that timeline's. Other ranks
     may be gone since: their later lines are of steps that were lost, unless rank 0 says otherwise.
     """
-    lines: dict[tuple[int, int], dict[int, list[int]]] = {}
-    worlds: dict[int, int] = {}
+    lines: dict[tuple[int, int, int], list[int]] = {}
     for path in (folder / "samples").glob("rank-*.jsonl"):
         rank = int(path.stem.removeprefix("rank-"))
-        for line in path.read_text().splitlines():
-            record = json.loads(line)
-            step, world = record["step"], record["world_size"]
-            lines.setdefault((step, world), {})[rank] = record["samples"]
-            if rank == 0:
-                worlds[step] = world
+        for record in map(json.loads, path.read_text().splitlines()):
+            lines[record["step"], record["world_size"], rank] = record["samples"]
     return {
-        step: [sample for rank in range(world) for sample in lines[step, world].get(rank, [])]
-        for step, world in sorted(worlds.items())
+        step: [sample for rank in range(world) for sample in lines.get((step, world, rank), [])]
+        for step, world in worlds_of_steps(folder).items()
     }
 
 
+def worlds_of_steps(folder: Path) -> dict[int, int]:
+    """step -> number of workers, on the same timeline."""
+    records = (folder / "samples" / "rank-0.jsonl").read_text().splitlines()
+    return {record["step"]: record["world_size"] for record in map(json.loads, records)}
+
+
 def sample_faults(config: Config, folder: Path, total_steps: int) -> list[str]:
-    """Where the record is not what the order says, and where an epoch has a sample twice."""
+    """Where the record of the first steps is not the order's, or an epoch has a sample twice."""
     mixture = Mixture((WeightedSet(config.data.shards),), config.train.batch_size)
     order, lanes = mixture.order("train", config.seed), range(config.train.batch_size)
     manifest = mixture.manifests[0]
     sizes = [n.num_images * manifest.recipe.masks.masks_per_image for n in manifest.splits["train"]]
     firsts = [sum(sizes[:number]) for number in range(len(sizes))]
-    seen = surviving_samples(folder)
+    seen = {step: s for step, s in surviving_samples(folder).items() if step < total_steps}
     faults = [f"step {step} is missing" for step in range(total_steps) if step not in seen]
-    faults += [f"step {step} is not of the run" for step in seen if step >= total_steps]
     per_epoch = mixture.steps_per_epoch("train")
     epochs: dict[int, list[int]] = {}
     for step, samples in seen.items():

@@ -146,7 +146,7 @@ def _preset(folder: Path, shards: str, steps: int) -> Path:
         schedule={"completion": third, "discriminator": third, "joint": steps - 2 * third},
         checkpoint={"every_steps": _CHECKPOINT_EVERY, "keep": 4},
         log={"every_steps": 1, "record_samples": True},
-        train={"timeout_s": 20, "micro_batch_size": 6},
+        train={"timeout_s": 30, "micro_batch_size": 6},
     )  # fmt: skip
     return write_preset(folder.with_suffix(".yaml"), mapping)
 
