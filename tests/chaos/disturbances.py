@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pipeline.checkpoint import committed_steps, is_intact, step_name
 from tests.chaos.hosts import NODES, Namespaces
-from tests.chaos.job import Job
+from tests.chaos.job import Job, Role
 
 # kind -> share among those that kill, in which a process gets SIGKILL
 KILLS = {
@@ -72,11 +72,16 @@ def draw(
 
 
 def strike(disturbance: Disturbance, job: Job, checkpoints: Path, seed: int) -> bool:
-    """Does it; returns whether there was something to do it to. Returns when it is over."""
+    """Does it, once there is something to do it to; returns when it is over.
+
+    False if the job ended before.
+    """
     kind, node = disturbance.kind, disturbance.node
     if kind.startswith("checkpoint"):
-        if not _damage(checkpoints, cut="cut" in kind, generator=random.Random(seed)):
-            return False
+        generator = random.Random(seed)
+        job.wait_for(
+            lambda: job.is_done() or _damage(checkpoints, cut="cut" in kind, generator=generator)
+        )
         kind = "worker killed"
     if kind == "worker killed":
         return _kill_one(job, "worker", node)
@@ -87,6 +92,7 @@ def strike(disturbance: Disturbance, job: Job, checkpoints: Path, seed: int) -> 
     if kind == "node killed":
         job.kill_node(node)
     elif kind == "worker stopped":
+        job.wait_for(lambda: job.is_done() or bool(job.processes("worker", node)))
         job.signal(signal.SIGSTOP, *job.processes("worker", node)[:1])
     elif kind == "node terminated":
         job.terminate(node)
@@ -103,8 +109,9 @@ def strike(disturbance: Disturbance, job: Job, checkpoints: Path, seed: int) -> 
     return True
 
 
-def _kill_one(job: Job, role: str, node: str) -> bool:
-    pids = job.processes(role, node)  # type: ignore[arg-type]
+def _kill_one(job: Job, role: Role, node: str) -> bool:
+    job.wait_for(lambda: job.is_done() or bool(job.processes(role, node)))
+    pids = job.processes(role, node)
     job.signal(signal.SIGKILL, *pids[:1])
     return bool(pids)
 

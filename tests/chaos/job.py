@@ -101,7 +101,7 @@ class Job:
                 self.start(node)
 
     def wait_for(
-        self, condition: Callable[[], bool], timeout_s: float = 180, *, restarting: bool = True
+        self, condition: Callable[[], bool], timeout_s: float = 600, *, restarting: bool = True
     ) -> None:
         """AssertionError with the end of the log if the condition does not hold in time."""
         deadline = time.monotonic() + timeout_s
@@ -111,12 +111,12 @@ class Job:
             assert time.monotonic() < deadline, f"not within {timeout_s} s:\n{self.tail()}"
             time.sleep(0.05)
 
-    def wait_for_step(self, step: int, timeout_s: float = 180) -> Finished:
+    def wait_for_step(self, step: int, timeout_s: float = 600) -> Finished:
         """Until so many steps are made."""
         self.wait_for(lambda: self.reached >= step, timeout_s)
         return self.finished[-1]
 
-    def wait_for_recovery(self, since: float, timeout_s: float = 180) -> Finished:
+    def wait_for_recovery(self, since: float, timeout_s: float = 600) -> Finished:
         """The first step that a later generation finishes after a moment."""
         before = self.generation_at(since)
         self.wait_for(lambda: self._recovered(before) is not None, timeout_s)
