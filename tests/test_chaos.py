@@ -97,12 +97,13 @@ def test_weights_that_differ_in_one_bit_are_told(tmp_path: Path) -> None:
 
 
 def test_a_seed_decides_what_strikes_where_and_when() -> None:
-    drawn = draw(3, 50, 10, 600, can_cut=True, can_lock=True)
-    assert drawn == draw(3, 50, 10, 600, can_cut=True, can_lock=True)
-    assert drawn != draw(4, 50, 10, 600, can_cut=True, can_lock=True)
+    everything = {"burst_share": 0.3, "can_cut": True, "can_lock": True}
+    drawn = draw(3, 50, 10, 600, **everything)
+    assert drawn == draw(3, 50, 10, 600, **everything)
+    assert drawn != draw(4, 50, 10, 600, **everything)
     assert sum(disturbance.is_kill for disturbance in drawn) == 50
     assert {disturbance.kind for disturbance in drawn} > KILLS.keys()
-    limited = draw(3, 50, 10, 600, can_cut=False, can_lock=False)
+    limited = draw(3, 50, 10, 600, burst_share=0.3, can_cut=False, can_lock=False)
     kinds = {disturbance.kind for disturbance in limited}
     assert not {"cable cut and mended", "store read-only"} & kinds
 

@@ -28,6 +28,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--minutes", type=float, default=10.0, help="no disturbance begins later")
     parser.add_argument("--seed", type=int, default=0, help="of what strikes where and when")
     parser.add_argument("--kills", type=int, default=0, help="0: as many as the minutes allow")
+    parser.add_argument(
+        "--burst", type=float, default=0.35, help="share that strikes seconds after the one before"
+    )
     parser.add_argument("--elastic", choices=("on", "off"), default="off")
     parser.add_argument("--hosts", choices=("auto", "namespaces", "loopback"), default="auto")
     parser.add_argument("--json", type=Path, help="where the result is written")
@@ -36,6 +39,7 @@ def main(arguments: list[str]) -> int:
     settings = Settings(
         minutes=options.minutes, seed=options.seed, kills=options.kills or
         max(1, int(options.minutes * 4)), elastic=options.elastic == "on", hosts=options.hosts,
+        burst_share=options.burst,
     )  # fmt: skip
     console = Console(soft_wrap=True)
     if options.folder is not None:

@@ -32,7 +32,6 @@ OTHERS = {
     "cable cut and mended": 0.4,
     "worker stopped": 0.2,
 }
-_SOON_SHARE = 0.5  # that strike while the job still recovers from the one before
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,19 @@ class Disturbance:
 
 
 def draw(
-    seed: int, kills: int, first_step: int, last_step: int, *, can_cut: bool, can_lock: bool
+    seed: int,
+    kills: int,
+    first_step: int,
+    last_step: int,
+    *,
+    burst_share: float,
+    can_cut: bool,
+    can_lock: bool,
 ) -> list[Disturbance]:
-    """In the order in which they strike. `kills` of them kill; the others come on top."""
+    """In the order in which they strike. `kills` of them kill; the others come on top.
+
+    `burst_share` of them strike seconds after the one before, most likely while the job recovers.
+    """
     generator = random.Random(seed)
     kinds = generator.choices(list(KILLS), list(KILLS.values()), k=kills)
     for kind, per_ten in OTHERS.items():
@@ -64,7 +73,7 @@ def draw(
             kind=kind,
             node=generator.choice(NODES),
             step=step,
-            soon_s=generator.uniform(1, 10) if generator.random() < _SOON_SHARE else 0.0,
+            soon_s=generator.uniform(1, 10) if generator.random() < burst_share else 0.0,
             lasts_s=generator.uniform(5, 20),
         )
         for kind, step in zip(kinds, steps, strict=True)

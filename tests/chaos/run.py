@@ -38,6 +38,7 @@ class Settings:
     kills: int
     elastic: bool
     hosts: str
+    burst_share: float = 0.35
 
 
 @dataclass
@@ -135,7 +136,7 @@ def _plan(settings: Settings, hosts: Namespaces | Loopback, folder: Path) -> lis
     first = 3 * _CHECKPOINT_EVERY
     return draw(
         settings.seed, settings.kills, first, first + _STEPS_PER_DISTURBANCE * settings.kills,
-        can_cut=hosts.can_cut, can_lock=can_lock(probe),
+        burst_share=settings.burst_share, can_cut=hosts.can_cut, can_lock=can_lock(probe),
     )  # fmt: skip
 
 
