@@ -18,6 +18,7 @@ VERBS = {
     "index": "make a set of shards that others have packed",
     "preview": "draw packed samples: original, masked image, mask",
     "train": "train the networks through the three phases",
+    "elastic": "train on a number of machines that may change",
     "evaluate": "measure a checkpoint on the validation shards",
     "complete": "complete holes in photographs",
     "export": "write a trained completion network to a folder of its own",

@@ -16,9 +16,10 @@ os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 import yaml
 from rich.console import Console
 
+from launch.agent import die_with_agent, is_elastic, stop_agent_after
 from launch.arguments import parse_with_config
 from launch.command import EXIT_TRY_AGAIN
-from pipeline.config import config_mapping
+from pipeline.config import Config, config_mapping, world_size_faults
 from pipeline.preflight import check_run, index_foreign_sets, world_size_from_environment
 
 
@@ -28,7 +29,10 @@ def main(arguments: list[str]) -> int:
         description="Train the completion network and the discriminators through the three phases. "
         "Started again, a run continues from its newest checkpoint.",
     )
+    die_with_agent()
     _, config = parse_with_config(parser, arguments)
+    if is_elastic():
+        _wait_for_usable_size(config, world_size_from_environment())
     index_foreign_sets(config)
     data = check_run(config, world_size_from_environment())
     config = dataclasses.replace(config, pack=data.recipe)  # as the set was really packed
@@ -54,7 +58,20 @@ def main(arguments: list[str]) -> int:
     return 0 if outcome.finished else EXIT_TRY_AGAIN
 
 
+def _wait_for_usable_size(config: Config, world_size: int) -> None:
+    """Does not return where this number of workers cannot share the batch equally."""
+    faults = world_size_faults(config, world_size)
+    if not faults:
+        return
+    if os.environ.get("RANK") == "0":
+        print(f"waiting for the number of nodes to change: {'; '.join(faults)}", flush=True)
+
+    from pipeline.workers.standby import stand_by
+
+    stand_by(config.train.timeout_s)
+
+
 if __name__ == "__main__":
     from launch.command import run
 
-    sys.exit(run("train", main))
+    sys.exit(stop_agent_after(run("train", main)))

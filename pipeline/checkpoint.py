@@ -8,6 +8,10 @@
         state.json                   step, configuration and its digest, data fingerprint, versions
         COMMITTED                    written last: size and SHA-256 of every file above, and its own
 
+A step that is committed and intact is never written again, and nothing older is removed before what
+was written has been read back: a lost generation of a job that wakes up and writes the same step,
+on a machine that was cut off or halted, can cost the newest checkpoint, never the one before.
+
 That is the whole state of a run: the phase, the samples, the masks and every random number follow
 from the configuration and the step. No pickle is written or read.
 """
@@ -107,6 +111,17 @@ def read_checkpoint(url: str) -> Checkpoint:
     return Checkpoint(step=facts["step"], tensors=tensors, facts=facts)
 
 
+def is_intact(url: str) -> bool:
+    """Whether a checkpoint is committed at `url` and every byte is what was committed."""
+    try:
+        commitment = read_commitment(url)
+        for name in commitment["files"]:
+            read_file(url, name, commitment)
+    except ValueError:
+        return False
+    return True
+
+
 def read_newest(url: str, warn: Callable[[str], None]) -> Checkpoint | None:
     """The newest intact checkpoint under `url`, or None where none was ever committed.
 
@@ -129,6 +144,20 @@ def read_newest(url: str, warn: Callable[[str], None]) -> Checkpoint | None:
     return None
 
 
+def commit(url: str, step: int, files: Mapping[str, bytes | memoryview]) -> bool:
+    """Writes the checkpoint of a step; False where an intact one is there already, which another
+    generation of the same job has made of the same state.
+    """
+    prefix = join_url(url, step_name(step))
+    if exists(join_url(prefix, COMMITTED)):
+        if is_intact(prefix):
+            return False
+        remove_tree(join_url(prefix, COMMITTED))
+    remove_tree(prefix)  # what a killed, failed or damaged write of the same step left
+    write_committed(prefix, files, step)
+    return True
+
+
 def write_committed(url: str, files: Mapping[str, bytes | memoryview], step: int) -> None:
     """Writes the files, and the mark that makes them a whole after all of them."""
     entries = {}
@@ -146,7 +175,16 @@ def _commitment_bytes(step: int, files: Mapping[str, Mapping[str, Any]]) -> byte
 
 
 def retire(url: str, newest: int, keep: int) -> None:
-    """Removes what is older than the newest `keep`, and what older writes left unfinished."""
+    """Removes what is older than the newest `keep`, and what older writes left unfinished.
+
+    Raises OSError, and removes nothing, if the newest is not intact: another generation of the job
+    may have written into it.
+    """
+    if not is_intact(join_url(url, step_name(newest))):
+        raise OSError(
+            f"checkpoint {step_name(newest)} was altered while it was written, by another process "
+            "or the store"
+        )
     committed = [step for step in committed_steps(url) if step <= newest]
     kept = set(committed[-keep:])
     for name in list_names(url):

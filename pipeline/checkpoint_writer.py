@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.checkpoint import STATE, retire, step_name, write_committed
+from pipeline.checkpoint import STATE, commit, retire, step_name
 from pipeline.patience import Patience
 from pipeline.tensor_file import TensorFile, layout_of
 from shards.storage import join_url, remove_tree, write_bytes
@@ -198,7 +198,8 @@ class CheckpointWriter:
         """Until it, or a newer one in its place, is committed. Raises what cannot be mended."""
         while True:
             try:
-                self._write(copy)
+                self._before()
+                is_new = commit(self.url, copy.step, copy.files())
                 break
             except Exception as error:
                 pause_s = self._patience.pause_after(error)
@@ -213,11 +214,12 @@ class CheckpointWriter:
             self._newest = copy.step
             self._committed_at = time.monotonic()
             self._patience.stored(more_waits=True)
-        self._announce(f"checkpoint {step_name(copy.step)} committed")
+        name = step_name(copy.step)
+        self._announce(f"checkpoint {name} {'committed' if is_new else 'is there already'}")
         try:
             retire(self.url, copy.step, self._keep)
         except OSError as error:  # no reason to end a run; the next checkpoint tries again
-            self._announce(f"older checkpoints could not be removed: {error}")
+            self._announce(f"older checkpoints were not removed: {error}")
         with self._changed:
             self._writing = None
             self._patience.stored(more_waits=self._pending is not None)
@@ -234,12 +236,6 @@ class CheckpointWriter:
             self._writing = newer
         self._supersede(copy.step, newer.step)
         return newer
-
-    def _write(self, copy: HostCopy) -> None:
-        self._before()
-        prefix = join_url(self.url, step_name(copy.step))
-        remove_tree(prefix)  # what a killed, failed or damaged write of the same step left
-        write_committed(prefix, copy.files(), copy.step)
 
 
 def _is_on_gpu(tensors: Mapping[str, Mapping[str, Tensor]]) -> bool:

@@ -10,10 +10,15 @@ from shards.storage import join_url, read_bytes, write_bytes
 
 
 class SampleRecord:
-    """`samples/rank-R.jsonl` in the run's folder: step, samples and holes. Off unless asked for."""
+    """`samples/rank-R.jsonl` in the run's folder: step, samples and holes. Off unless asked for.
 
-    def __init__(self, config: Config, rank: int, start_step: int) -> None:
+    A line also tells the number of workers: where that changed, files of ranks that are gone hold
+    steps that were made anew without them.
+    """
+
+    def __init__(self, config: Config, rank: int, world_size: int, start_step: int) -> None:
         self._enabled = config.log.record_samples
+        self._world_size = world_size
         self._url = join_url(config.run_folder, "samples", f"rank-{rank}.jsonl")
         self._lines: list[str] = []
         if self._enabled and start_step:
@@ -27,6 +32,7 @@ class SampleRecord:
         if self._enabled:
             record = {
                 "step": batch.step,
+                "world_size": self._world_size,
                 "samples": batch.samples.tolist(),
                 "holes": batch.completion_holes.tolist(),
                 "real_holes": batch.discriminator_holes.tolist(),

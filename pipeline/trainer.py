@@ -99,7 +99,7 @@ class Run:
         )  # fmt: skip
         self.figures = RunningFigures(worker, config.train.batch_size)
         self.skips = SkippedUpdates()
-        self.record = SampleRecord(config, worker.rank, start)
+        self.record = SampleRecord(config, worker.rank, worker.world_size, start)
         self.files = worker.on_main(lambda: RunFiles(config, schedule, start, console))
 
     def train_from(self, step: int, stop: StopRequest) -> int:
@@ -210,6 +210,8 @@ class Run:
     def _save(self, step: int) -> None:
         """Takes a copy on rank 0, which writes it in the background."""
         self.record.flush()
+        if self.config.log.record_samples:
+            self.worker.barrier()  # a checkpoint must not outlive any rank's record before it
         tensors = self.state.tensors()
 
         def save(files: RunFiles) -> None:

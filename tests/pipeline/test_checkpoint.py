@@ -188,3 +188,60 @@ def test_checkpoints_live_on_any_filesystem_that_fsspec_knows() -> None:
     found = read_newest(url, ignore)
     assert found is not None
     assert found.step == 3
+
+
+class OtherGeneration:
+    """Writes of the same step by a process that believes it still is rank 0, at a chosen moment."""
+
+    def __init__(self, url: Path, monkeypatch: pytest.MonkeyPatch, before: str) -> None:
+        self.url, self.before, self.file_written = url, before, checkpoint.write_bytes
+        self.data = b"the other's bytes"
+        monkeypatch.setattr(checkpoint, "write_bytes", self.write)
+
+    def write(self, url: str, data: bytes) -> None:
+        if url.endswith(self.before):
+            self.file_written(str(self.url / step_name(6) / "completion.safetensors"), self.data)
+        self.file_written(url, data)
+
+
+def test_files_of_two_writers_are_no_checkpoint_and_the_one_before_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, 3, keep=1)
+    OtherGeneration(tmp_path, monkeypatch, before=f"{step_name(6)}/{COMMITTED}")
+    said: list[str] = []
+    writer = CheckpointWriter(str(tmp_path), 1, said.append)
+    writer.save(6, tensors(6), {})
+    writer.close()
+    found = read_newest(str(tmp_path), ignore)
+    assert found is not None
+    assert found.step == 3
+    assert "step-000000006 was altered" in said[-1]
+
+
+def test_a_late_write_of_an_older_generation_leaves_what_is_committed(tmp_path: Path) -> None:
+    """Cut off in that write, it would leave the run without any checkpoint."""
+    write(tmp_path, 6, keep=1)
+    before = {path.name: path.stat().st_ino for path in (tmp_path / step_name(6)).iterdir()}
+    said: list[str] = []
+    writer = CheckpointWriter(str(tmp_path), 1, said.append)
+    writer.save(6, tensors(6.5), {})
+    writer.close()
+    after = {path.name: path.stat().st_ino for path in (tmp_path / step_name(6)).iterdir()}
+    assert after == before
+    assert said == ["checkpoint step-000000006 is there already"]
+
+
+def test_an_older_generation_removes_nothing_that_is_newer_than_its_own(tmp_path: Path) -> None:
+    write(tmp_path, 6, 9, keep=2)
+    write(tmp_path, 7, keep=1)
+    assert 9 in committed_steps(str(tmp_path))
+
+
+def test_a_damaged_checkpoint_is_written_again_by_the_run_that_comes_back_to_it(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path, 3, 6)
+    (tmp_path / step_name(6) / "completion.safetensors").write_bytes(b"x")
+    write(tmp_path, 6)
+    assert read_checkpoint(str(tmp_path / step_name(6))).step == 6

@@ -1,0 +1,253 @@
+"""Starts this machine's part of an elastic training: torchrun with the settings that it needs.
+
+    glcic elastic --nodes 1:4 --workers-per-node 8 --rendezvous HOST:PORT -- --config places2
+
+The same command on every machine; see docs/elasticity.md for what each setting is for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+if __package__ in (None, ""):  # started as a script: the repository root is not on the path
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from launch.agent import AGENT, NODES
+from launch.arguments import parse_with_config
+from launch.node_address import (
+    address_towards,
+    interface_of,
+    is_listening,
+    is_of_this_machine,
+    is_port_busy,
+    resolve,
+)
+from pipeline.config import Config, world_size_faults
+
+_TRAIN = Path(__file__).resolve().with_name("train.py")
+_POLL_S = 1.0
+
+
+@dataclass(frozen=True)
+class Node:
+    """This machine's place in the job."""
+
+    address: str
+    interface: str
+    is_host: bool  # of the store at which the nodes meet
+
+
+def main(arguments: list[str]) -> int:
+    own, train_arguments = _split(arguments)
+    options = _parser().parse_args(own)
+    fewest, most = _node_range(options.nodes)
+    host, port = _endpoint(options.rendezvous)
+    _, config = parse_with_config(argparse.ArgumentParser("glcic train"), train_arguments)
+    _say_usable_sizes(config, range(fewest, most + 1), options.workers_per_node)
+    node = _place(host, port, options)
+    command = torchrun_command(options, node, config.name, train_arguments)
+    environment = node_environment(options.nodes, node)
+    words = [f"{name}={value}" for name, value in environment.items()]
+    print(shlex.join(["env", *words, *command]), flush=True)
+    # In this process's place, so that a pod's SIGTERM arrives at torchrun.
+    os.execvpe(command[0], command, {**os.environ, **environment, AGENT: str(os.getpid())})
+
+
+def torchrun_command(
+    options: argparse.Namespace, node: Node, job: str, train_arguments: list[str]
+) -> list[str]:
+    rendezvous = {
+        "is_host": str(node.is_host).lower(),
+        "join_timeout": options.join_timeout,
+        "last_call_timeout": options.last_call,
+        "keep_alive_interval": 1,
+        "keep_alive_max_attempt": options.silence,
+    }
+    return [
+        sys.executable, "-m", "torch.distributed.run",
+        f"--nnodes={options.nodes}",
+        f"--nproc-per-node={options.workers_per_node}",
+        f"--max-restarts={options.max_restarts}",
+        "--rdzv-backend=c10d",
+        f"--rdzv-endpoint={options.rendezvous}",
+        f"--rdzv-id={options.job or job}",
+        "--rdzv-conf=" + ",".join(f"{name}={value}" for name, value in rendezvous.items()),
+        f"--local-addr={node.address}",
+        str(_TRAIN), *train_arguments,
+    ]  # fmt: skip
+
+
+def node_environment(nodes: str, node: Node) -> dict[str, str]:
+    """What torchrun and the workers need to find in theirs. Settings of the user's stay."""
+    settings = {
+        # Else a node that joins a running job ends it (torch 2.13, dynamic_rendezvous.py: the nodes
+        # that stay keep the address of the former round's store to themselves).
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+        # Else gloo takes the address of the machine's name, which may be 127.0.0.1.
+        "GLOO_SOCKET_IFNAME": node.interface,
+        "NCCL_SOCKET_IFNAME": f"={node.interface}",  # exactly this one
+    }
+    return {name: os.environ.get(name, value) for name, value in settings.items()} | {NODES: nodes}
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    if "--" not in arguments:
+        return arguments, []
+    place = arguments.index("--")
+    return arguments[:place], arguments[place + 1 :]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="glcic elastic",
+        usage="glcic elastic --nodes MIN:MAX --rendezvous HOST:PORT [...] -- TRAIN-ARGUMENTS",
+        description="Start this machine's part of a training whose number of machines may change. "
+        "The same command on every machine; it becomes a torchrun command, which is printed. "
+        "What stands after -- goes to `glcic train`.",
+    )
+    parser.add_argument("--nodes", required=True, metavar="MIN:MAX", help="machines; N: exactly")
+    parser.add_argument(
+        "--workers-per-node", type=_positive, default=1, metavar="N", help="one for each GPU"
+    )
+    parser.add_argument(
+        "--rendezvous", required=True, metavar="HOST:PORT",
+        help="where the machines meet; the one that HOST belongs to must not be lost",
+    )  # fmt: skip
+    parser.add_argument(
+        "--node-address", metavar="IP",
+        help="by which the others reach this machine; else the one that it reaches HOST from",
+    )  # fmt: skip
+    parser.add_argument(
+        "--interface", metavar="NAME", help="that carries the address; else it is looked for"
+    )
+    parser.add_argument(
+        "--guest", action="store_true",
+        help="HOST is this machine, but another agent on it holds the rendezvous already",
+    )  # fmt: skip
+    parser.add_argument("--job", metavar="NAME", help="tells jobs apart; else the run's name")
+    parser.add_argument(
+        "--max-restarts", type=_positive, default=100, metavar="N",
+        help="failures of this machine's workers before it gives up (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--join-timeout", type=_positive, default=900, metavar="S",
+        help="seconds to wait for HOST and for the fewest machines (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--last-call", type=_positive, default=3, metavar="S",
+        help="seconds in which further machines may join before the training starts (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--silence", type=_positive, default=5, metavar="S",
+        help="seconds without a word after which a machine counts as lost (%(default)s)",
+    )  # fmt: skip
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+def _node_range(text: str) -> tuple[int, int]:
+    fewest, _, most = text.partition(":")
+    most = most if ":" in text else fewest
+    if not (fewest.isdigit() and most.isdigit() and 1 <= int(fewest) <= int(most)):
+        raise ValueError(f"--nodes is {text!r}: give MIN:MAX with 1 <= MIN <= MAX, or one number")
+    return int(fewest), int(most)
+
+
+def _endpoint(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 1 <= int(port) <= 65535:
+        raise ValueError(f"--rendezvous is {text!r}: give HOST:PORT with a port of 1 to 65535")
+    return host.strip("[]"), int(port)
+
+
+def _say_usable_sizes(config: Config, nodes: range, workers_per_node: int) -> None:
+    """Raises ValueError if no number of nodes of the range can share the batch equally."""
+    faults = {n: world_size_faults(config, n * workers_per_node) for n in nodes}
+    usable = [n for n, found in faults.items() if not found]
+    if not usable:
+        raise ValueError(
+            f"no number of nodes from {nodes[0]} to {nodes[-1]} with {workers_per_node} workers "
+            f"each can train this: {faults[nodes[0]][0]}"
+        )
+    for n in sorted(faults.keys() - set(usable)):
+        print(
+            f"with {n} nodes ({n * workers_per_node} workers) the job will wait, since they cannot "
+            f"share a batch of {config.train.batch_size} equally; it trains with "
+            f"{', '.join(map(str, usable))}",
+            flush=True,
+        )
+
+
+def _place(host: str, port: int, options: argparse.Namespace) -> Node:
+    """Raises ValueError for an address that is not here, RuntimeError where nothing answers."""
+    deadline = time.monotonic() + options.join_timeout
+    rendezvous = _wait_for_name(host, deadline)
+    is_here = is_of_this_machine(rendezvous)
+    if options.guest and not is_here:
+        raise ValueError(f"--guest: {host} ({rendezvous}) is not an address of this machine")
+    address = options.node_address or (rendezvous if is_here else address_towards(rendezvous))
+    if not is_of_this_machine(address):
+        raise ValueError(
+            f"--node-address is {address}, which is not an address of this machine; leave it out "
+            f"to use {address_towards(rendezvous)}, from which {host} is reached"
+        )
+    interface = options.interface or interface_of(address)
+    if not interface:
+        raise ValueError(f"no network interface carries {address}; name it with --interface")
+    is_host = is_here and not options.guest
+    if is_host and is_port_busy(rendezvous, port):
+        raise RuntimeError(
+            f"port {port} of {host} is in use: by another job (choose another port), an earlier "
+            "agent of this one (end it), or an agent on this machine that this one is to join "
+            "(add --guest)"
+        )
+    if not is_host:
+        _wait_for_host(rendezvous, port, deadline)
+    return Node(address, interface, is_host)
+
+
+def _wait_for_name(host: str, deadline: float) -> str:
+    """A pod's name is known only once the pod is there."""
+    said = False
+    while True:
+        try:
+            return resolve(host)
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"--rendezvous: {host} is not known here ({error})") from error
+        if not said:
+            print(f"waiting until the name {host} is known", flush=True)
+        said = True
+        time.sleep(_POLL_S)
+
+
+def _wait_for_host(address: str, port: int, deadline: float) -> None:
+    """torchrun itself would give up after a minute."""
+    said = False
+    while not is_listening(address, port, timeout_s=2.0):
+        if time.monotonic() > deadline:
+            raise RuntimeError(
+                f"nothing listens at the rendezvous {address}:{port}; start the node that has this "
+                "address, or look for a firewall between"
+            )
+        if not said:
+            print(f"waiting for the rendezvous at {address}:{port}", flush=True)
+        said = True
+        time.sleep(_POLL_S)
+
+
+if __name__ == "__main__":
+    from launch.command import run
+
+    sys.exit(run("elastic", main))
