@@ -20,7 +20,18 @@ _TRAJECTORY = {
     "schedule": ("unit", "completion", "discriminator"),
     "completion_optimizer": None,
     "discriminator_optimizer": None,
-    "train": ("batch_size", "micro_batch_size", "precision", "channels_last", "ema_decay"),
+    # Not `dilation`: what it came to is a fact of the run, which its checkpoints keep.
+    "train": (
+        "batch_size",
+        "micro_batch_size",
+        "precision",
+        "tf32",
+        "channels_last",
+        "compile",
+        "cuda_graphs",
+        "ema_decay",
+    ),
+    "parallel": ("sync_batch_norm", "compress_gradients"),
 }
 
 

@@ -12,9 +12,12 @@ from torch import Tensor, nn
 from pipeline.average import AveragedNetwork
 from pipeline.checkpoint import Checkpoint, committed_steps, read_checkpoint, read_newest
 from pipeline.config import Config, config_mapping, parse_config
+from pipeline.dilation_choice import recorded_dilation, require_same_dilation, settle_dilation_
 from pipeline.identity import config_digest, trajectory_mapping
+from pipeline.networks.dilation import NATIVE
 from pipeline.networks.registry import build_completion, build_discriminator
 from pipeline.workers import Player, Worker
+from pipeline.workers.switches import with_switches
 from shards.mixture import Mixture
 
 _GRAY = (0.5, 0.5, 0.5)
@@ -37,6 +40,7 @@ class RunState:
         layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
         for network in (completion, discriminator):
             network.to(device=worker.device, memory_format=layout)  # type: ignore[call-overload]
+            with_switches(network, config)
         self.completion = worker.player("completion", completion, config.completion_optimizer)
         self.discriminator = worker.player(
             "discriminator", discriminator, config.discriminator_optimizer
@@ -88,6 +92,11 @@ class RunState:
             return self.average.network
         return self.completion.network
 
+    @property
+    def dilation(self) -> str:
+        """How the dilated layers of the completion network are computed."""
+        return str(self.completion.network.dilation)
+
     def _players(self) -> dict[str, Player]:
         return {"completion": self.completion, "discriminator": self.discriminator}
 
@@ -107,8 +116,10 @@ def _load(network: nn.Module, tensors: dict[str, Tensor], name: str) -> None:
         raise ValueError(f"the checkpoint's {name} network does not fit: {error}") from error
 
 
-def state_facts(config: Config, data: Mixture, worker: Worker, step: int) -> dict[str, Any]:
-    """What `state.json` says beside the step."""
+def state_facts(
+    config: Config, data: Mixture, worker: Worker, step: int, dilation: str = NATIVE
+) -> dict[str, Any]:
+    """What `state.json` says beside the step. `dilation`: how dilated layers are computed."""
     return {
         "config": config_mapping(config),
         "config_digest": config_digest(config),
@@ -116,6 +127,7 @@ def state_facts(config: Config, data: Mixture, worker: Worker, step: int) -> dic
         "seed": config.seed,
         "num_images": step * config.train.batch_size,
         "world_size": worker.world_size,
+        "dilation": dilation,
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }
 
@@ -130,6 +142,8 @@ def resume_(
     """
     found = worker.on_main(lambda: _find(config, data, say))
     step = worker.broadcast_value(found.step if found else None)
+    recorded = worker.broadcast_value(recorded_dilation(found.facts) if found else None)
+    settle_dilation_(state.completion.network, config, worker, recorded, say)
     if step is None:
         return 0
     assert isinstance(step, int)
@@ -181,6 +195,7 @@ def _require_same_run(found: Checkpoint, config: Config, data: Mixture) -> None:
             f"the run at step {found.step} was made with another configuration: "
             f"{'; '.join(changed)}. Restore these values, or start under another --name"
         )
+    require_same_dilation(found.step, facts, config.train.dilation)
     if facts["data_fingerprint"] != data.fingerprint:
         fields = "--data.shards and --data.mixture" if len(data.sets) > 1 else "--data.shards"
         raise ValueError(

@@ -16,6 +16,7 @@ from pipeline.evaluation import Evaluation, evaluate_network, recalibrate
 from pipeline.export import EXPORT_FOLDER, save_completion_network
 from pipeline.feed import DeviceFeed
 from pipeline.figures import RunningFigures
+from pipeline.graphed_step import GraphedStep
 from pipeline.preemption import StopRequest
 from pipeline.preflight import training_data
 from pipeline.run_files import RunFiles
@@ -75,10 +76,11 @@ class Run:
     ) -> None:  # fmt: skip
         self.config, self.worker, self.data = config, worker, data
         self.schedule, self.state = schedule, state
-        self.training_step = TrainingStep(
+        training_step = TrainingStep(
             state.completion, state.discriminator, config.loss, config.discriminator.local_size,
             worker, config.train.micro_batch_size,
         )  # fmt: skip
+        self.training_step = GraphedStep(training_step) if worker.cuda_graphs else training_step
         self.figures = RunningFigures(worker, config.train.batch_size)
         self.skips = SkippedUpdates()
         self.record = SampleRecord(config, worker.rank, start)
@@ -170,7 +172,7 @@ class Run:
 
         def save(files: RunFiles) -> None:
             files.telemetry.flush()  # first: a checkpoint must not outlive the metrics before it
-            facts = state_facts(self.config, self.data, self.worker, step)
+            facts = state_facts(self.config, self.data, self.worker, step, self.state.dilation)
             files.checkpoints.save(step, tensors, facts)
 
         self._on_main(save)

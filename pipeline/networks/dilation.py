@@ -1,12 +1,12 @@
-"""Dilated layers computed as plain ones: the pixels that a dilated kernel sees together are set side
-by side, as small images of a larger batch (space to batch).
+"""Dilated layers computed as plain ones: the pixels that a dilated kernel sees together are set
+side by side, as small images of a larger batch (space to batch).
 
 A layer of dilation d only ever mixes pixels whose rows, and whose columns, agree modulo d. Split by
 d both ways, an image is d * d small ones, in which its kernel is an ordinary one. Dilations that
-double from layer to layer need one further split by 2 before each and one way back at the end; batch
-norm and ReLU in between do not see the order of pixels. Exact for every side: where a side cannot be
-split evenly, the convolution alone is computed on an image extended by zeros, which is the zero
-padding of the layer itself, and what was added is cut off before batch norm counts it.
+double from layer to layer need one further split by 2 before each and one way back at the end;
+batch norm and ReLU in between do not see the order of pixels. Exact for every side: where a side
+cannot be split evenly, the convolution alone is computed on an image extended by zeros, which is
+the zero padding of the layer itself, and what was added is cut off before batch norm counts it.
 
 The split is kept as batch index (row mod d, column mod d, sample).
 """

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ from pipeline.networks.dilation import SPACE_TO_BATCH, by_space_to_batch, merge_
 
 
 @pytest.fixture
-def pair() -> Iterator[tuple[CompletionNetwork, CompletionNetwork]]:
+def pair() -> tuple[CompletionNetwork, CompletionNetwork]:
     """Equal networks in float64: dilated layers as they are, and by space to batch."""
     torch.manual_seed(0)
     native = CompletionNetwork(CompletionConfig(width=8)).double()
@@ -22,7 +21,7 @@ def pair() -> Iterator[tuple[CompletionNetwork, CompletionNetwork]]:
         nn.init.normal_(layer.norm.bias)
     other = copy.deepcopy(native)
     other.dilation = SPACE_TO_BATCH
-    yield native, other
+    return native, other
 
 
 def features_of(height: int, width: int, layout: torch.memory_format) -> Tensor:
@@ -37,8 +36,8 @@ def native_output(network: CompletionNetwork, features: Tensor) -> Tensor:
     return features
 
 
-# Powers of two, sides that split only in part (as of 160-pixel crops), odd ones, and tiny ones.
-SIDES = [(32, 32), (16, 48), (40, 40), (24, 33), (25, 31), (1, 3)]
+# Even ones, sides that split only in part (as of 160-pixel crops), an odd one, and tiny ones.
+SIDES = [(32, 16), (20, 20), (12, 9), (1, 3)]
 
 
 @pytest.mark.parametrize("sides", SIDES, ids=str)
@@ -57,9 +56,7 @@ def test_outputs_gradients_and_running_statistics_are_those_of_the_dilated_layer
     (expected * weights).sum().backward()
     (found * weights).sum().backward()
     torch.testing.assert_close(two.grad, one.grad, rtol=1e-9, atol=1e-9)
-    for (name, theirs), mine in zip(
-        native.named_parameters(), other.parameters(), strict=True
-    ):
+    for (name, theirs), mine in zip(native.named_parameters(), other.parameters(), strict=True):
         assert (theirs.grad is None) == (mine.grad is None), name
         if theirs.grad is not None:
             torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-9, atol=1e-9, msg=name)
