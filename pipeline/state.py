@@ -14,7 +14,6 @@ from pipeline.checkpoint import Checkpoint, committed_steps, read_checkpoint, re
 from pipeline.config import Config, config_mapping, parse_config
 from pipeline.dilation_choice import recorded_dilation, require_same_dilation, settle_dilation_
 from pipeline.identity import config_digest, trajectory_mapping
-from pipeline.networks.dilation import NATIVE
 from pipeline.networks.registry import build_completion, build_discriminator
 from pipeline.workers import Player, Worker
 from pipeline.workers.switches import with_switches
@@ -117,7 +116,7 @@ def _load(network: nn.Module, tensors: dict[str, Tensor], name: str) -> None:
 
 
 def state_facts(
-    config: Config, data: Mixture, worker: Worker, step: int, dilation: str = NATIVE
+    config: Config, data: Mixture, worker: Worker, step: int, dilation: str
 ) -> dict[str, Any]:
     """What `state.json` says beside the step. `dilation`: how dilated layers are computed."""
     return {

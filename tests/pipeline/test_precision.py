@@ -17,6 +17,7 @@ from functools import cache
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 
 from pipeline.config import Config, OptimizerConfig
 from pipeline.graphed_step import GraphedStep
@@ -25,10 +26,14 @@ from pipeline.networks.registry import build_completion, build_discriminator
 from pipeline.schedule import Phase
 from pipeline.step import Figures, TrainingBatch, TrainingStep
 from pipeline.workers import Worker, compilation
-from pipeline.workers.switches import with_switches
+from pipeline.workers.compilation import require_compiler
+from pipeline.workers.statistics import running_statistics
+from pipeline.workers.switches import set_float32_precision, with_switches
 from tests.pipeline.test_step import small_config, training_batch
 
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 STEPS = 2  # of each phase
+LOSSES = ("reconstruction", "adversarial", "discriminator")
 GRADIENT_DESCENT = OptimizerConfig(kind="adadelta", learning_rate=0.01, epsilon=1.0)
 
 
@@ -69,109 +74,123 @@ TRACED = [
 ]
 
 
+SLOW = [Cell(backend="inductor", channels_last=True, dilation=SPACE_TO_BATCH, **FP32)]
+ON_A_GPU = [
+    *(Cell(channels_last=last, **FP32) for last in (False, True)),
+    *(Cell(channels_last=last, **FP16) for last in (False, True)),
+    *(Cell(channels_last=last, **BF16) for last in (False, True)),
+    Cell(backend="inductor", channels_last=True, **FP32),
+    Cell(backend="inductor", channels_last=True, **BF16),
+    Cell(dilation=SPACE_TO_BATCH, channels_last=True, **BF16),
+]
+
+
 @dataclass(frozen=True)
 class Result:
-    """By phase: the losses of its steps, and the weights of both networks after it."""
+    """By phase: the losses of its steps, and what stands in both networks after it."""
 
     losses: dict[Phase, list[Figures]]
-    weights: dict[Phase, dict[str, Tensor]]
+    networks: dict[Phase, dict[str, Tensor]]
 
 
-def weights_of(networks: dict[str, nn.Module]) -> dict[str, Tensor]:
-    """All parameters of a network as one vector in float64, in rows."""
-    return {
-        name: torch.cat([p.detach().contiguous().flatten() for p in network.parameters()])
-        .double()
-        .cpu()
-        for name, network in networks.items()
-    }
+def contents(step: TrainingStep) -> dict[str, Tensor]:
+    """All parameters of a network as one vector, and its running statistics; float64, in rows."""
+    vectors = {}
+    for player in (step.completion, step.discriminator):
+        tensors = {
+            "weights": list(player.network.parameters()),
+            "statistics": running_statistics(player.network),
+        }
+        for kind, parts in tensors.items():
+            flat = [part.detach().contiguous().flatten() for part in parts]
+            vectors[f"{player.name} {kind}"] = torch.cat(flat).double().cpu()
+    return vectors
 
 
-def config_of(cell: Cell, optimizer: OptimizerConfig = GRADIENT_DESCENT, **train: object) -> Config:
+def config_of(cell: Cell, **train: object) -> Config:
     config = small_config(alpha=0.05)
-    train = {"precision": cell.precision, "channels_last": cell.channels_last,
-             "compile": bool(cell.backend), **train}  # fmt: skip
+    train = {
+        "precision": cell.precision, "channels_last": cell.channels_last,
+        "compile": bool(cell.backend), "dilation": cell.dilation, **train,
+    }  # fmt: skip
     return dataclasses.replace(
         config,
-        completion_optimizer=optimizer,
-        discriminator_optimizer=optimizer,
+        completion_optimizer=GRADIENT_DESCENT,
+        discriminator_optimizer=GRADIENT_DESCENT,
         train=dataclasses.replace(config.train, **train),
     )
 
 
-def step_of(cell: Cell, config: Config, device: torch.device) -> TrainingStep:
+def step_of(config: Config, worker: Worker) -> TrainingStep:
     torch.manual_seed(0)
-    worker = Worker(precision=cell.precision, device=device, cuda_graphs=config.train.cuda_graphs)
+    completion, discriminator = build_completion(config), build_discriminator(config)
+    completion.dilation = config.train.dilation
+    layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
     players = []
-    for name, network in (
-        ("completion", build_completion(config)),
-        ("discriminator", build_discriminator(config)),
-    ):
-        layout = torch.channels_last if cell.channels_last else torch.contiguous_format
-        network.to(device=device, memory_format=layout)
-        players.append(worker.player(name, with_switches(network, config), getattr(
-            config, f"{name}_optimizer")))  # fmt: skip
-    players[0].network.dilation = cell.dilation
+    for name, network in (("completion", completion), ("discriminator", discriminator)):
+        network.to(device=worker.device, memory_format=layout)
+        network = with_switches(network, config)
+        players.append(worker.player(name, network, getattr(config, f"{name}_optimizer")))
     return TrainingStep(*players, config.loss, config.discriminator.local_size, worker)
 
 
-def trained(cell: Cell, device: str = "cpu", steps: int = STEPS, **train: object) -> Result:
-    config = config_of(cell, **train)
-    step = step_of(cell, config, torch.device(device))
-    graphed = GraphedStep(step) if config.train.cuda_graphs else step
-    networks = {"completion": step.completion.network, "discriminator": step.discriminator.network}
-    losses: dict[Phase, list[Figures]] = {}
-    weights = {}
-    for phase in Phase:
-        losses[phase] = []
+def trained(
+    config: Config, worker: Worker, phases: tuple[Phase, ...] = tuple(Phase), steps: int = STEPS
+) -> Result:
+    """Some steps of each phase; every rank has batches of its own."""
+    step = step_of(config, worker)
+    taking = GraphedStep(step) if worker.cuda_graphs else step
+    result = Result({}, {})
+    for phase in phases:
+        result.losses[phase] = []
         for number in range(steps):
-            figures = graphed(phase, on_device(training_batch(number), device))
+            batch = on_device(training_batch(number + 100 * worker.rank), worker.device)
+            figures = taking(phase, batch)
             assert not any(figures[name] for name in figures if name.endswith("_skipped"))
-            kept = ("reconstruction", "adversarial", "discriminator")
-            losses[phase].append({n: figures[n].cpu() for n in kept if n in figures})
-        weights[phase] = weights_of(networks)
-    return Result(losses, weights)
+            kept = [name for name in LOSSES if name in figures]
+            result.losses[phase].append({name: figures[name].cpu() for name in kept})
+        result.networks[phase] = contents(step)
+    return result
 
 
-def on_device(batch: TrainingBatch, device: str) -> TrainingBatch:
+def on_device(batch: TrainingBatch, device: torch.device) -> TrainingBatch:
     return TrainingBatch(*(getattr(batch, f.name).to(device) for f in dataclasses.fields(batch)))
 
 
-@cache
-def reference(device: str = "cpu", steps: int = STEPS) -> Result:
-    return trained(Cell(), device, steps)
+def on_cpu(cell: Cell, *phases: Phase) -> Result:
+    return trained(config_of(cell), Worker(precision=cell.precision), phases or tuple(Phase))
 
 
 @cache
-def initial_weights() -> dict[str, Tensor]:
-    step = step_of(Cell(), config_of(Cell()), torch.device("cpu"))
-    return weights_of(
-        {"completion": step.completion.network, "discriminator": step.discriminator.network}
-    )
+def reference() -> Result:
+    return on_cpu(Cell())
+
+
+def initial() -> dict[str, Tensor]:
+    return contents(step_of(config_of(Cell()), Worker()))
 
 
 def assert_close(cell: Cell, found: Result, expected: Result) -> None:
-    for phase in Phase:
+    before = initial()
+    for phase, networks in found.networks.items():
         for mine, theirs in zip(found.losses[phase], expected.losses[phase], strict=True):
             for name, loss in theirs.items():
                 torch.testing.assert_close(
                     mine[name], loss, rtol=cell.loss, atol=0,
                     msg=lambda m, n=name, p=phase: f"{p} {n}: {m}",
                 )  # fmt: skip
-        for name, before in initial_weights().items():
-            change = expected.weights[phase][name] - before
-            difference = found.weights[phase][name] - expected.weights[phase][name]
-            if not change.any():  # a network that this phase does not train, before it is trained
-                assert not difference.any(), name
-                continue
-            assert difference.norm() <= cell.weights * change.norm(), (
-                f"{name} after {phase}: {difference.norm() / change.norm():.2g}"
+        for name, vector in networks.items():
+            change = (expected.networks[phase][name] - before[name]).norm()
+            difference = (vector - expected.networks[phase][name]).norm()
+            # What a phase does not train has no change, and then no difference either.
+            assert difference <= cell.weights * change, (
+                f"{name} after {phase}: {difference / change:.2g}"
             )
 
 
 @pytest.mark.parametrize("cell", EAGER, ids=str)
 def test_training_follows_that_of_eager_fp32_in_rows(cell: Cell) -> None:
-    assert_close(cell, trained(cell), reference())
+    assert_close(cell, on_cpu(cell), reference())
 
 
 @pytest.mark.parametrize("cell", TRACED, ids=str)
@@ -180,4 +199,64 @@ def test_traced_training_follows_that_of_eager_fp32_in_rows(
 ) -> None:
     monkeypatch.setattr(compilation, "BACKEND", cell.backend)
     torch.compiler.reset()
-    assert_close(cell, trained(cell), reference())
+    counters.clear()
+    assert_close(cell, on_cpu(cell), reference())
+    # Each network in training and frozen; nothing is compiled a second time.
+    assert counters["stats"]["unique_graphs"] == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", SLOW, ids=str)
+def test_compiled_training_follows_that_of_eager_fp32_in_rows(cell: Cell) -> None:
+    require_compiler(torch.device("cpu"))
+    torch.compiler.reset()
+    assert_close(cell, on_cpu(cell, Phase.COMPLETION), reference())
+
+
+def test_precision_is_what_the_tolerances_measure() -> None:
+    """A comparison that bf16 passes by the tolerance of fp32 would compare nothing."""
+    with pytest.raises(AssertionError):
+        assert_close(Cell(**FP32), on_cpu(Cell(**BF16), Phase.COMPLETION), reference())
+
+
+# On a GPU, against eager fp32 in rows on the same GPU
+
+
+def on_gpu(config: Config, steps: int = STEPS) -> Result:
+    set_float32_precision(config.train.tf32)
+    torch.backends.cudnn.deterministic = True
+    worker = Worker(
+        device=torch.device("cuda"), precision=config.train.precision,
+        cuda_graphs=config.train.cuda_graphs,
+    )  # fmt: skip
+    try:
+        return trained(config, worker, steps=steps)
+    finally:
+        set_float32_precision(False)
+
+
+@pytest.mark.gpu
+@needs_cuda
+@pytest.mark.parametrize("cell", ON_A_GPU, ids=str)
+def test_on_a_gpu_training_follows_that_of_eager_fp32_in_rows(cell: Cell) -> None:
+    torch.compiler.reset()
+    assert_close(cell, on_gpu(config_of(cell)), on_gpu(config_of(Cell())))
+
+
+@pytest.mark.gpu
+@needs_cuda
+def test_on_a_gpu_tf32_stays_within_its_mantissa_of_fp32() -> None:
+    cell = Cell(loss=FP16["loss"], weights=FP16["weights"])  # as many bits as fp16
+    assert_close(cell, on_gpu(config_of(cell, tf32=True)), on_gpu(config_of(Cell())))
+
+
+@pytest.mark.gpu
+@needs_cuda
+@pytest.mark.parametrize("cell", [Cell(**FP32), Cell(**BF16)], ids=str)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_on_a_gpu_recorded_steps_train_as_launched_ones(cell: Cell, compiled: bool) -> None:
+    """Enough steps that some are warm-up, one is recorded and some are replayed alone."""
+    torch.compiler.reset()
+    train = {"compile": compiled, "channels_last": True}
+    recorded = on_gpu(config_of(cell, cuda_graphs=True, **train), steps=6)
+    assert_close(Cell(**FP32), recorded, on_gpu(config_of(cell, **train), steps=6))
