@@ -178,6 +178,16 @@ def test_a_copy_of_a_compiled_network_is_not_compiled(monkeypatch: pytest.Monkey
     assert calls
 
 
+@pytest.mark.gpu
+@pytest.mark.dist
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_two_workers_with_synchronised_batch_norm_train_as_one(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    script = str(Path(__file__).parent / "sync_batch_norm_job.py")
+    assert run(torchrun_command(2, script), log) == 0, log.read_text()
+    assert log.read_text().count(": checked") == 2
+
+
 # Dilated layers: what has been chosen stays
 
 
