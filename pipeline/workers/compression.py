@@ -3,8 +3,7 @@
 torch has a hook of the kind, but only for NCCL.
 """
 
-from __future__ import annotations
-
+# Annotations must be types, not strings: torch looks at those of the hook.
 import torch
 import torch.distributed as dist
 from torch import Tensor

@@ -32,9 +32,6 @@ def networks_after(config: Config, worker: Worker, batch: TrainingBatch) -> dict
 def main() -> None:
     torch.relu, nn.ReLU = nn.functional.silu, nn.SiLU  # see tests/pipeline/test_precision.py
     config = config_of(Cell())
-    # Its mean over the batch is the mean of the means over equal shares.
-    loss = dataclasses.replace(config.loss, reconstruction="global")
-    config = dataclasses.replace(config, loss=loss)
     synchronised = dataclasses.replace(config, parallel=ParallelConfig(sync_batch_norm=True))
     worker = start_worker(synchronised)
     batch = training_batch()
