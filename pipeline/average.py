@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
+
+from pipeline.networks.plain import plain_copy
 
 # The average of a short run must not be dominated by the initial weights: after n updates the decay
 # is at most (1 + n) / (10 + n), the warm-up that TensorFlow's ExponentialMovingAverage documents.
@@ -16,7 +16,7 @@ class AveragedNetwork:
     """Parameters are averaged; buffers, batch norm's statistics among them, are copied."""
 
     def __init__(self, network: nn.Module, decay: float, *, warm_up: bool = True) -> None:
-        self.network = copy.deepcopy(network).requires_grad_(False)
+        self.network = plain_copy(network).requires_grad_(False)
         self._decay = decay
         self._warm_up = warm_up
 

@@ -100,15 +100,18 @@ class TrainConfig:
     micro_batch_size: int = 0  # samples that a worker computes at a time; 0: its whole share
     # bf16, fp16: autocast over fp32 parameters; fp16 scales the loss
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+    tf32: bool = False  # fp32 products and convolutions on CUDA may round to TensorFloat-32
     channels_last: bool = True
+    compile: bool = False  # both networks by torch.compile
+    cuda_graphs: bool = False  # a step is recorded once a phase and then replayed
+    # layers 7 to 10 as they are or as plain ones of a larger batch; auto: what is faster at start
+    dilation: Literal["native", "space_to_batch", "auto"] = "native"
     ema_decay: float = 0.999  # of the completion network's running average; 0 turns it off
     threads: int = 0  # of each rank on the CPU; 0: the machine's cores shared among its ranks
     freeze: tuple[str, ...] = ()  # patterns of parameters that do not learn: completion.encoder.*
     deterministic: bool = True  # on CUDA: algorithms that give the same bits in every run
     skip_limit: int = 10  # updates left out in a row, not being finite, that end the run
-    timeout_s: int = (
-        600  # a step or a collective that takes longer ends the run, see docs/faults.md
-    )
+    timeout_s: int = 600  # a step or a collective that takes longer ends the run
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,14 @@ class StartConfig:
     checkpoint: str = ""
     # networks: both; all: also what the optimizers remember, and the running average
     take: Literal["completion", "networks", "all"] = "networks"
+
+
+@dataclass(frozen=True)
+class ParallelConfig:
+    """What the ranks exchange beside the plain sum of their gradients."""
+
+    sync_batch_norm: bool = False  # statistics of the whole batch instead of a worker's share; CUDA
+    compress_gradients: bool = False  # they are summed over the ranks in bfloat16
 
 
 @dataclass(frozen=True)
@@ -164,6 +175,7 @@ class Config:
     discriminator_optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     start: StartConfig = field(default_factory=StartConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -311,6 +323,7 @@ def config_faults(config: Config) -> list[str]:
             require(0 <= getattr(optimizer, value) < 1, f"{name}.{value}", "at least 0, below 1")
     require(train.batch_size >= 1, "train.batch_size", "at least 1")
     require(train.micro_batch_size >= 0, "train.micro_batch_size", "at least 0")
+    faults += _switch_faults(config)
     require(train.skip_limit >= 1, "train.skip_limit", "at least 1")
     require(0 <= train.ema_decay < 1, "train.ema_decay", "at least 0 and below 1")
     require(train.threads >= 0, "train.threads", "at least 0")
@@ -332,6 +345,33 @@ def config_faults(config: Config) -> list[str]:
         "evaluation.weights",
         "raw, since train.ema_decay is 0 and there is no average to evaluate",
     )
+    return faults
+
+
+def _switch_faults(config: Config) -> list[str]:
+    """Switches that do not go together, each with the reason."""
+    faults = []
+    train, synchronised = config.train, config.parallel.sync_batch_norm
+    if train.compile and synchronised:
+        faults.append(
+            "train.compile is True: set it to false with parallel.sync_batch_norm, whose exchange "
+            "lies inside the networks and cannot be part of one compiled graph"
+        )
+    if train.cuda_graphs:
+        reasons = {
+            "train.micro_batch_size 0, since one graph holds the whole step of one batch": (
+                train.micro_batch_size != 0
+            ),
+            "train.precision fp32 or bf16, since the loss scale of fp16 is kept outside a graph": (
+                train.precision == "fp16"
+            ),
+            "parallel.sync_batch_norm false, since its exchange is not recorded": synchronised,
+        }
+        faults += [
+            f"train.cuda_graphs is True: it needs {reason}"
+            for reason, holds in reasons.items()
+            if holds
+        ]
     return faults
 
 

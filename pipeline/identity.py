@@ -20,14 +20,19 @@ _TRAJECTORY = {
     "schedule": ("unit", "completion", "discriminator"),
     "completion_optimizer": None,
     "discriminator_optimizer": None,
+    # Not `dilation`: what it came to is a fact of the run, which its checkpoints keep.
     "train": (
         "batch_size",
         "micro_batch_size",
         "precision",
+        "tf32",
         "channels_last",
+        "compile",
+        "cuda_graphs",
         "ema_decay",
         "freeze",
     ),
+    "parallel": ("sync_batch_norm", "compress_gradients"),
     "start": None,
 }
 

@@ -10,18 +10,24 @@ from torch import Tensor, nn
 from pipeline.config import OptimizerConfig
 
 
-def build_optimizer(config: OptimizerConfig, network: nn.Module) -> torch.optim.Optimizer:
-    """For the parameters that are not frozen."""
+def build_optimizer(
+    config: OptimizerConfig, network: nn.Module, capturable: bool = False
+) -> torch.optim.Optimizer:
+    """For the parameters that are not frozen. `capturable`: its steps may be recorded in a CUDA
+    graph.
+    """
     parameters = [p for p in network.parameters() if p.requires_grad]
     if config.kind == "adadelta":
         return torch.optim.Adadelta(
-            parameters, lr=config.learning_rate, rho=config.rho, eps=config.epsilon
-        )
+            parameters, lr=config.learning_rate, rho=config.rho, eps=config.epsilon,
+            capturable=capturable,
+        )  # fmt: skip
     return torch.optim.Adam(
         parameters,
         lr=config.learning_rate,
         betas=(config.beta1, config.beta2),
         eps=config.epsilon,
+        capturable=capturable,
         fused=True,  # one kernel, and the one form that leaves a step out without being waited for
     )
 
@@ -72,6 +78,7 @@ def load_optimizer_tensors(
 ) -> None:
     """The inverse of `optimizer_tensors`. Raises ValueError for tensors that belong nowhere."""
     parameters = dict(network.named_parameters())
+    options = {id(p): group for group in optimizer.param_groups for p in group["params"]}
     for key, tensor in tensors.items():
         name, _, state = key.rpartition(".")
         parameter = parameters.get(name)
@@ -83,6 +90,10 @@ def load_optimizer_tensors(
             # In the parameter's own memory format: another one would take another code path, and
             # with it another rounding, than in the run that was saved.
             restored = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
-        else:
-            restored = tensor.clone()  # the step count, which stays on the CPU
+        else:  # the step count: where a fused or recorded step reads it, or else on the CPU
+            group = options[id(parameter)]
+            on_device = group.get("fused") or group.get("capturable")
+            restored = torch.empty_like(
+                tensor, device=parameter.device if on_device else None
+            ).copy_(tensor)
         optimizer.state[parameter][state] = restored

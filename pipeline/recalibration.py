@@ -6,12 +6,13 @@ were never its own. Here they become plain averages over given batches.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from pipeline.networks.plain import plain_copy
 
 
 def recalibrated(
@@ -26,7 +27,7 @@ def recalibrated(
     collective: every rank must call, be it with no batch of its own. None leaves the statistics as
     they are. Raises ValueError if no rank has a batch.
     """
-    network = _without_sync(copy.deepcopy(network)).eval()
+    network = plain_copy(network).eval()
     norms = [
         module
         for module in network.modules()
@@ -74,15 +75,3 @@ def _set_statistics(norms: list[_BatchNorm], vector: Tensor) -> None:
     buffers = _buffers(norms)
     for buffer, part in zip(buffers, vector.split([b.numel() for b in buffers]), strict=True):
         buffer.copy_(part)
-
-
-def _without_sync(module: nn.Module) -> nn.Module:
-    """Synchronised batch norm made plain: ranks may have different numbers of batches here."""
-    for name, child in module.named_children():
-        if isinstance(child, nn.SyncBatchNorm):
-            plain = nn.BatchNorm2d(child.num_features, child.eps, child.momentum, child.affine)
-            plain.to(next(child.buffers()).device).load_state_dict(child.state_dict())
-            setattr(module, name, plain)
-        else:
-            _without_sync(child)
-    return module

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from pipeline.average import AveragedNetwork
 from pipeline.checkpoint import Checkpoint, committed_steps, read_checkpoint, read_newest
 from pipeline.config import Config, config_mapping, parse_config
+from pipeline.dilation_choice import recorded_dilation, require_same_dilation, settle_dilation_
 from pipeline.freezing import freeze_
 from pipeline.identity import config_digest, trajectory_mapping
 from pipeline.networks.registry import build_completion, build_discriminator
 from pipeline.workers import Player, Worker
+from pipeline.workers.switches import with_switches
 from shards.mixture import Mixture
 
 _GRAY = (0.5, 0.5, 0.5)
@@ -39,6 +41,7 @@ class RunState:
         for name, network in (("completion", completion), ("discriminator", discriminator)):
             freeze_(network, name, config.train.freeze)
             network.to(device=worker.device, memory_format=layout)  # type: ignore[call-overload]
+            with_switches(network, config)
         self.completion = worker.player("completion", completion, config.completion_optimizer)
         self.discriminator = worker.player(
             "discriminator", discriminator, config.discriminator_optimizer
@@ -114,6 +117,11 @@ class RunState:
             return self.average.network
         return self.completion.network
 
+    @property
+    def dilation(self) -> str:
+        """How the dilated layers of the completion network are computed."""
+        return str(self.completion.network.dilation)
+
     def _players(self) -> dict[str, Player]:
         return {"completion": self.completion, "discriminator": self.discriminator}
 
@@ -133,8 +141,10 @@ def _load(network: nn.Module, tensors: dict[str, Tensor], name: str) -> None:
         raise ValueError(f"the checkpoint's {name} network does not fit: {error}") from error
 
 
-def state_facts(config: Config, data: Mixture, worker: Worker, step: int) -> dict[str, Any]:
-    """What `state.json` says beside the step."""
+def state_facts(
+    config: Config, data: Mixture, worker: Worker, step: int, dilation: str
+) -> dict[str, Any]:
+    """What `state.json` says beside the step. `dilation`: how dilated layers are computed."""
     return {
         "config": config_mapping(config),
         "config_digest": config_digest(config),
@@ -142,6 +152,7 @@ def state_facts(config: Config, data: Mixture, worker: Worker, step: int) -> dic
         "seed": config.seed,
         "num_images": step * config.train.batch_size,
         "world_size": worker.world_size,
+        "dilation": dilation,
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }
 
@@ -155,6 +166,8 @@ def resume_(
     something that another configuration or other data made.
     """
     found = worker.on_main(lambda: _find(config, data, say))
+    recorded = worker.broadcast_value(recorded_dilation(found.facts) if found else None)
+    settle_dilation_(state.completion.network, config, worker, recorded, say)
     step, tensors = broadcast_checkpoint(found, worker)
     if step is None:
         return 0
@@ -220,6 +233,7 @@ def _require_same_run(found: Checkpoint, config: Config, data: Mixture) -> None:
             f"the run at step {found.step} was made with another configuration: "
             f"{'; '.join(changed)}. Restore these values, or start under another --name"
         )
+    require_same_dilation(found.step, facts, config.train.dilation)
     if facts["data_fingerprint"] != data.fingerprint:
         fields = "--data.shards and --data.mixture" if len(data.sets) > 1 else "--data.shards"
         raise ValueError(

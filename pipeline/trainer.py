@@ -16,6 +16,7 @@ from pipeline.evaluation import Evaluation, evaluate_network, recalibrate
 from pipeline.export import EXPORT_FOLDER, save_completion_network
 from pipeline.feed import DeviceFeed
 from pipeline.figures import RunningFigures
+from pipeline.graphed_step import GraphedStep
 from pipeline.handover import hand_over_
 from pipeline.out_of_memory import is_out_of_memory, out_of_memory
 from pipeline.preemption import StopRequest
@@ -93,10 +94,11 @@ class Run:
         self.watchdog = watchdog
         self.config, self.worker, self.data = config, worker, data
         self.schedule, self.state = schedule, state
-        self.training_step = TrainingStep(
+        training_step = TrainingStep(
             state.completion, state.discriminator, config.loss, config.discriminator.local_size,
             worker, config.train.micro_batch_size,
         )  # fmt: skip
+        self.training_step = GraphedStep(training_step) if worker.cuda_graphs else training_step
         self.figures = RunningFigures(worker, config.train.batch_size)
         self.skips = SkippedUpdates()
         self.record = SampleRecord(config, worker.rank, worker.world_size, start)
@@ -216,7 +218,7 @@ class Run:
 
         def save(files: RunFiles) -> None:
             files.telemetry.flush()  # first: a checkpoint must not outlive the metrics before it
-            facts = state_facts(self.config, self.data, self.worker, step)
+            facts = state_facts(self.config, self.data, self.worker, step, self.state.dilation)
             files.checkpoints.save(step, tensors, facts)
 
         self._on_main(save)

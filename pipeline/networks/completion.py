@@ -8,11 +8,13 @@ last, `norm`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.config import CompletionConfig
+from pipeline.networks.dilation import NATIVE, SPACE_TO_BATCH, by_space_to_batch
 
 # row: (kernel, dilation, stride, output channels in units of width). A stride of -2 is the paper's
 # 1/2: a transposed convolution that doubles the side. The last row's channels are RGB.
@@ -61,7 +63,10 @@ class ConvolutionBlock(nn.Module):
         self.activates_first = block_order == "conv_act_bn"
 
     def forward(self, features: Tensor) -> Tensor:
-        features = self.conv(features)
+        return self.activate(self.conv(features))
+
+    def activate(self, features: Tensor) -> Tensor:
+        """Batch norm and ReLU, in the block's order."""
         if self.activates_first:
             return self.norm(torch.relu(features))
         return torch.relu(self.norm(features))
@@ -86,6 +91,7 @@ class CompletionNetwork(nn.Module):
 
     def __init__(self, config: CompletionConfig) -> None:
         super().__init__()
+        self.dilation = NATIVE  # or SPACE_TO_BATCH: how the dilated layers are computed
         self.subtract_fill = config.subtract_fill
         self.register_buffer("fill_color", torch.full((3,), 0.5))
         channels = 4
@@ -128,7 +134,17 @@ class CompletionNetwork(nn.Module):
                 f"pixels; pad both sides to multiples of {SIZE_MULTIPLE}"
             )
         features = self.network_input(image, mask)
-        for stage in (self.encoder, self.middle, self.decoder):
-            for layer in stage.values():
-                features = layer(features)
+        for layer in self.encoder.values():
+            features = layer(features)
+        layers = list(self.middle.values())
+        if self.dilation == SPACE_TO_BATCH:
+            features = by_space_to_batch(self.dilated_layers(), features)
+            layers = layers[len(self.dilated_layers()) :]
+        for layer in (*layers, *self.decoder.values()):
+            features = layer(features)
         return features
+
+    def dilated_layers(self) -> list[ConvolutionBlock]:
+        """Rows 7 to 10, the first of the middle ones."""
+        rows = [row for row, (_, dilation, *_) in _MIDDLE.items() if dilation > 1]
+        return [cast(ConvolutionBlock, self.middle[str(row)]) for row in rows]

@@ -10,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.config import OptimizerConfig
 from pipeline.optimizers import build_optimizer
+from pipeline.workers.compression import compress_gradients_
 from pipeline.workers.player import Player
 from pipeline.workers.ranks import Ranks
 
@@ -30,6 +31,8 @@ class Worker(Ranks):
         local_world_size: int = 1,
         device: torch.device | None = None,
         precision: str = "fp32",
+        compress_gradients: bool = False,
+        cuda_graphs: bool = False,
     ) -> None:
         super().__init__(
             rank=rank,
@@ -39,6 +42,8 @@ class Worker(Ranks):
             device=device,
         )
         self.precision = precision
+        self.compress_gradients = compress_gradients
+        self.cuda_graphs = cuda_graphs
         self.scaler = torch.amp.GradScaler(self.device.type) if precision == "fp16" else None
 
     def autocast(self) -> torch.autocast:
@@ -51,10 +56,13 @@ class Worker(Ranks):
 
     def player(self, name: str, network: nn.Module, optimizer: OptimizerConfig) -> Player:
         """The network as this engine trains it. Collective: every rank must call."""
-        built = build_optimizer(optimizer, network)
+        built = build_optimizer(optimizer, network, capturable=self.cuda_graphs)
         if self.world_size == 1:
             return Player(self, name, network, built, self.scaler)
-        return DataParallelPlayer(self, name, network, built, self.scaler)
+        player = DataParallelPlayer(self, name, network, built, self.scaler)
+        if self.compress_gradients:
+            player.compress_gradients_()
+        return player
 
     def end_step_(self) -> None:
         """Once an iteration, after the updates of all players: moves the loss scale of fp16."""
@@ -87,6 +95,9 @@ class DataParallelPlayer(Player):
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         return self._parallel(*inputs)
+
+    def compress_gradients_(self) -> None:
+        compress_gradients_(self._parallel)
 
     def _average_gradients(self, averaging: bool) -> None:
         self._parallel.require_backward_grad_sync = averaging  # what its no_sync() sets

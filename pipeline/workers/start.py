@@ -11,12 +11,14 @@ import torch.distributed as dist
 from pipeline.config import Config
 from pipeline.workers.ddp import Worker
 from pipeline.workers.ranks import cores_per_rank
+from pipeline.workers.switches import require_usable, set_float32_precision
 
 
 def start_worker(config: Config) -> Worker:
     """Joins the process group that torchrun describes in the environment, if there is one.
 
-    Collective: every rank must call.
+    Collective: every rank must call. Raises ValueError and RuntimeError, before it joins, for what
+    this machine cannot do.
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
@@ -34,6 +36,8 @@ def start_worker(config: Config) -> Worker:
     else:
         device = torch.device("cpu")
         torch.set_num_threads(config.train.threads or cores_per_rank(local_world_size))
+    require_usable(config, device, world_size)
+    set_float32_precision(config.train.tf32)
     if world_size > 1:
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
@@ -46,6 +50,8 @@ def start_worker(config: Config) -> Worker:
         local_world_size=local_world_size,
         device=device,
         precision=config.train.precision,
+        compress_gradients=config.parallel.compress_gradients,
+        cuda_graphs=config.train.cuda_graphs,
     )
 
 

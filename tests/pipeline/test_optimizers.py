@@ -52,3 +52,11 @@ def test_state_of_a_parameter_that_does_not_exist_is_refused() -> None:
         load_optimizer_tensors(
             build_optimizer(OptimizerConfig(), module), module, {"5.weight.exp_avg": torch.ones(1)}
         )
+
+
+def test_the_step_count_lies_where_a_recorded_step_reads_it() -> None:
+    module = network().to("meta")
+    for capturable, device in ((True, "meta"), (False, "cpu")):
+        optimizer = build_optimizer(OptimizerConfig(kind="adadelta"), module, capturable)
+        load_optimizer_tensors(optimizer, module, {"0.weight.step": torch.tensor(3.0)})
+        assert optimizer.state[module[0].weight]["step"].device.type == device

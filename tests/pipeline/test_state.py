@@ -33,7 +33,7 @@ def config(shards: str, tmp_path: Path) -> Config:
 
 def save(state: RunState, config: Config, data: Mixture, step: int) -> None:
     writer = CheckpointWriter(config.checkpoint_url, 9, lambda message: None)
-    writer.save(step, state.tensors(), state_facts(config, data, Worker(), step))
+    writer.save(step, state.tensors(), state_facts(config, data, Worker(), step, state.dilation))
     writer.close()
 
 

@@ -1,0 +1,38 @@
+"""A network as it would be without switches: for averages, evaluation, sheets and export."""
+
+from __future__ import annotations
+
+import copy
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from pipeline.networks.completion import CompletionNetwork
+from pipeline.networks.dilation import NATIVE
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def plain_copy(network: Network) -> Network:
+    """A deep copy that is not compiled, whose batch norm looks at its own batch alone and whose
+    dilated layers are computed as such. Names of parameters and buffers are the same.
+    """
+    copied = copy.deepcopy(network)  # leaves out what `nn.Module.compile` has made
+    for module in list(copied.modules()):
+        if isinstance(module, CompletionNetwork):
+            module.dilation = NATIVE
+        for name, child in module.named_children():
+            if isinstance(child, nn.SyncBatchNorm):
+                setattr(module, name, _without_exchange(child))
+    return copied
+
+
+def _without_exchange(norm: nn.SyncBatchNorm) -> nn.BatchNorm2d:
+    plain = nn.BatchNorm2d(norm.num_features, norm.eps, norm.momentum, norm.affine)
+    plain.train(norm.training)
+    with torch.no_grad():
+        plain.to(next(norm.buffers()).device).load_state_dict(norm.state_dict())
+    for mine, theirs in zip(plain.parameters(), norm.parameters(), strict=True):
+        mine.requires_grad_(theirs.requires_grad)
+    return plain

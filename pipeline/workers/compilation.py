@@ -1,0 +1,53 @@
+"""torch.compile for the networks of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import torch
+from torch import nn
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+BACKEND = "inductor"
+
+
+def compile_(network: nn.Module) -> None:
+    """In place, so that the names in its state stay; each kind of call is compiled on its first.
+
+    Forwards that train and `Player.frozen`, whose parameters need no gradient, become graphs of
+    their own: torch decides by what it is given, and nothing is toggled.
+    """
+    network.compile(backend=BACKEND, fullgraph=True, dynamic=False)
+
+
+def compiled(function: Callable[P, T]) -> Callable[P, T]:
+    """A function, as `compile_` does with a network's forward."""
+    return torch.compile(function, backend=BACKEND, fullgraph=True, dynamic=False)
+
+
+def require_compiler(device: torch.device) -> None:
+    """Raises RuntimeError where torch.compile would fail, rather than at the first step."""
+    if BACKEND != "inductor":
+        return
+    if device.type == "cuda":
+        # Private, but what inductor itself asks; triton comes with torch's CUDA builds.
+        from torch.utils._triton import has_triton
+
+        if not has_triton():
+            raise RuntimeError(
+                "train.compile needs triton on a GPU, which this installation of torch cannot use; "
+                "install triton or set --train.compile false"
+            )
+        return
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
+    try:
+        get_cpp_compiler()
+    except Exception as error:
+        raise RuntimeError(
+            "train.compile needs a C++ compiler on the CPU and found none "
+            f"({type(error).__name__}); install g++, name one in CXX, or set --train.compile false"
+        ) from error
