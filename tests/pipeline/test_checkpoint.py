@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline import checkpoint_writer
+from pipeline import checkpoint, checkpoint_writer
 from pipeline.checkpoint import (
     COMMITTED,
     committed_steps,
@@ -135,7 +135,7 @@ def test_an_older_checkpoint_goes_only_after_the_newer_one_is_committed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path, 1, keep=1)
-    monkeypatch.setattr(checkpoint_writer, "write_committed", _fail)
+    monkeypatch.setattr(checkpoint_writer, "commit", _fail)
     writer = CheckpointWriter(str(tmp_path), 1, ignore)
     writer.save(2, tensors(), {})
     with pytest.raises(OSError, match=r"could not be written .* no space"):
