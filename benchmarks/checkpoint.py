@@ -125,7 +125,6 @@ def run(options: argparse.Namespace, command: str) -> Result:
     console = Console(stderr=True)
     torch.manual_seed(0)
     state, make_step, facts = training_state(options.batch_size, options.crop_size)
-    make_step()  # warms up, and makes the optimizers' state
     loop, store, pauses = Runs(), Runs(), Runs()
     with tempfile.TemporaryDirectory(prefix="glcic-benchmark-") as folder:
         for number in range(options.rounds):

@@ -43,7 +43,7 @@ def training_state(
     def make_step() -> None:
         step(Phase.JOINT, batch)
 
-    make_step()
+    make_step()  # warms up, and makes the optimizers' state
     tensors = [t for group in state.tensors().values() for t in group.values()]
     return state, make_step, {
         "batch size": batch_size,

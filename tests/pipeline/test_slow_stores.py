@@ -216,7 +216,7 @@ def test_a_run_trains_on_while_its_store_hangs_and_ends_with_all_its_files(
     shards = pack_small_set(tmp_path, images=36, images_per_shard=7)
     config = small_config(
         shards, tmp_path, checkpoint={"skip_late": True, "keep": 20},
-        log={"every_steps": 1, "sheet_every_steps": 2},
+        log={"every_steps": 1, "sheet_every_steps": 4},
     )  # fmt: skip
     config = dataclasses.replace(config, folder=URL)
     make_step = TrainingStep.__call__
