@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import pydantic
 
+from pipeline.engines import engine_faults
 from shards.mixture import WeightedSet, share_lanes
 from shards.order import lanes_of
 from shards.recipe import PackRecipe, recipe_faults
@@ -108,6 +109,15 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class ParallelConfig:
+    """Which library averages the gradients over the workers; the trajectory is the same."""
+
+    engine: Literal["ddp", "accelerate", "deepspeed"] = "ddp"
+    zero_stage: int = 0  # of DeepSpeed; 1: workers share the optimizers' state, 2: gradients too
+    deepspeed_config: str = ""  # a JSON file of its own; empty: launch/deepspeed/zero-N.json
+
+
+@dataclass(frozen=True)
 class CheckpointConfig:
     url: str = ""  # any fsspec URL; empty: `checkpoints` in the run's folder
     every_steps: int = 2000
@@ -147,6 +157,7 @@ class Config:
     completion_optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     discriminator_optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -298,6 +309,7 @@ def config_faults(config: Config) -> list[str]:
     require(0 <= train.ema_decay < 1, "train.ema_decay", "at least 0 and below 1")
     require(train.threads >= 0, "train.threads", "at least 0")
     require(train.timeout_s >= 1, "train.timeout_s", "at least 1")
+    faults += engine_faults(config)
     require(config.checkpoint.every_steps >= 1, "checkpoint.every_steps", "at least 1")
     require(config.checkpoint.keep >= 1, "checkpoint.keep", "at least 1")
     require(config.log.every_steps >= 1, "log.every_steps", "at least 1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,19 @@ from pipeline.workers.player import Player
 from pipeline.workers.ranks import Ranks
 
 AUTOCAST_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+REDUCER: dict[str, Any] = {
+    # Two forwards before one backward must not rewrite buffers in between; they are averaged by
+    # RunningStatistics instead, once a step.
+    "broadcast_buffers": False,
+    "gradient_as_bucket_view": True,
+    # Not for unused parameters, there are none: with this flag the reducer keeps its first bucket
+    # layout. Otherwise it lays the buckets anew after the first backward, which changes the order
+    # in which three or more ranks are summed, and the first step of a resumed run would differ from
+    # that of one never interrupted.
+    "find_unused_parameters": True,
+}
 
 
 class Worker(Ranks):
@@ -54,7 +68,8 @@ class Worker(Ranks):
         built = build_optimizer(optimizer, network)
         if self.world_size == 1:
             return Player(self, name, network, built, self.scaler)
-        return DataParallelPlayer(self, name, network, built, self.scaler)
+        parallel = data_parallel(network, self)
+        return DataParallelPlayer(self, name, network, built, self.scaler, parallel)
 
     def end_step_(self) -> None:
         """Once an iteration, after the updates of all players: moves the loss scale of fp16."""
@@ -80,10 +95,10 @@ class DataParallelPlayer(Player):
 
     def __init__(
         self, ranks: Ranks, name: str, network: nn.Module, optimizer: torch.optim.Optimizer,
-        scaler: torch.amp.GradScaler | None = None,
+        scaler: torch.amp.GradScaler | None, parallel: DistributedDataParallel,
     ) -> None:  # fmt: skip
         super().__init__(ranks, name, network, optimizer, scaler)
-        self._parallel = data_parallel(network, ranks)
+        self._parallel = parallel  # around `network`
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         return self._parallel(*inputs)
@@ -100,13 +115,5 @@ def data_parallel(network: nn.Module, ranks: Ranks) -> DistributedDataParallel:
         return DistributedDataParallel(
             network,
             device_ids=[ranks.local_rank] if ranks.device.type == "cuda" else None,
-            # Two forwards before one backward must not rewrite buffers in between; they are
-            # averaged by RunningStatistics instead, once a step.
-            broadcast_buffers=False,
-            gradient_as_bucket_view=True,
-            # Not for unused parameters, there are none: with this flag the reducer keeps its
-            # first bucket layout. Otherwise it lays the buckets anew after the first backward,
-            # which changes the order in which three or more ranks are summed, and the first
-            # step of a resumed run would differ from that of one never interrupted.
-            find_unused_parameters=True,
+            **REDUCER,
         )
