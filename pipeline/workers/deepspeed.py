@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -116,6 +117,8 @@ def _initialize(
     from deepspeed.ops.op_builder.all_ops import ALL_OPS
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    # It calls what torch 2.13 renames.
+    warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)
     # None of its own kernels is needed. On the CPU it would compile one for sums within a machine,
     # at the first start of a run, which takes a minute and a compiler; without it gloo sums.
     deepspeed.ops.__compatible_ops__ = dict.fromkeys(ALL_OPS, False)

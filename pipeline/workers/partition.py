@@ -43,7 +43,7 @@ class Partition:
         """`<parameter>.<state>` -> tensor; empty before the first step. Collective: every rank
         must call.
         """
-        tensors = {}
+        tensors: dict[str, Tensor] = {}
         for state, value in self._optimizer.state.get(self._span, {}).items():
             if value.shape == self._span.shape:
                 tensors |= self._divide(state, self._ranks.all_gather(value))
