@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
     url = options.checkpoint or config.checkpoint_url
     weights = config.evaluation.weights
     network = load_completion_network(url, weights, torch.device("cpu"))
-    worker = start_worker(config)
+    worker = start_worker(config, engine="ddp")  # nothing is trained: any engine would do
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
     network = network.to(worker.device, memory_format=layout)  # type: ignore[call-overload]
     evaluation = evaluate_network(

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import pydantic
 
+from pipeline.engines import engine_faults
 from shards.mixture import WeightedSet, share_lanes
 from shards.order import lanes_of
 from shards.recipe import PackRecipe, recipe_faults
@@ -126,8 +127,11 @@ class StartConfig:
 
 @dataclass(frozen=True)
 class ParallelConfig:
-    """What the ranks exchange beside the plain sum of their gradients."""
+    """How the workers train together; the engines follow the same trajectory."""
 
+    engine: Literal["ddp", "accelerate", "deepspeed"] = "ddp"  # what averages the gradients
+    zero_stage: int = 0  # of DeepSpeed; 1: workers share the optimizers' state, 2: gradients too
+    deepspeed_config: str = ""  # a JSON file of its own; empty: launch/deepspeed/zero-N.json
     sync_batch_norm: bool = False  # statistics of the whole batch instead of a worker's share; CUDA
     compress_gradients: bool = False  # they are summed over the ranks in bfloat16
 
@@ -328,6 +332,7 @@ def config_faults(config: Config) -> list[str]:
     require(0 <= train.ema_decay < 1, "train.ema_decay", "at least 0 and below 1")
     require(train.threads >= 0, "train.threads", "at least 0")
     require(train.timeout_s >= 1, "train.timeout_s", "at least 1")
+    faults += engine_faults(config)
     require(config.checkpoint.every_steps >= 1, "checkpoint.every_steps", "at least 1")
     require(config.checkpoint.keep >= 1, "checkpoint.keep", "at least 1")
     require(config.checkpoint.give_up_after_s >= 1, "checkpoint.give_up_after_s", "at least 1")

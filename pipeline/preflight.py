@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 
 from pipeline.config import Config, world_size_faults
+from pipeline.deepspeed_settings import deepspeed_file_faults
+from pipeline.engines import launcher_faults, require_package
 from pipeline.schedule import resolve_schedule
 from shards.dataset import ShardSet
 from shards.foreign import index_foreign_shards
@@ -23,9 +25,12 @@ def check_run(config: Config, world_size: int) -> Mixture:
     """What the run will read, as the manifests describe it.
 
     Raises ValueError with every fault of the configuration against the sets and the number of
-    workers; FileNotFoundError or ValueError for a set that is missing or damaged.
+    workers; FileNotFoundError or ValueError for a set that is missing or damaged; RuntimeError
+    where the engine's package is not installed.
     """
+    require_package(config.parallel.engine)
     faults = world_size_faults(config, world_size)
+    faults += launcher_faults(config, os.environ) + deepspeed_file_faults(config)
     mixture = training_data(config)
     for one, manifest in zip(mixture.sets, mixture.manifests, strict=True):
         faults += set_faults(config, one.shards, manifest)

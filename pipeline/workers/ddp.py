@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,18 @@ from pipeline.workers.player import Player
 from pipeline.workers.ranks import Ranks
 
 AUTOCAST_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+REDUCER: dict[str, Any] = {
+    # Two forwards before one backward must not rewrite buffers in between; they are averaged by
+    # RunningStatistics instead, once a step.
+    "broadcast_buffers": False,
+    "gradient_as_bucket_view": True,
+    # Not for unused parameters, there are none: with this flag the reducer keeps its first bucket
+    # layout. Otherwise it lays the buckets anew after the first backward, which changes the order
+    # in which three or more ranks are summed, and the first step of a resumed run would differ from
+    # that of one never interrupted.
+    "find_unused_parameters": True,
+}
 
 
 class Worker(Ranks):
@@ -59,10 +72,16 @@ class Worker(Ranks):
         built = build_optimizer(optimizer, network, capturable=self.cuda_graphs)
         if self.world_size == 1:
             return Player(self, name, network, built, self.scaler)
-        player = DataParallelPlayer(self, name, network, built, self.scaler)
+        parallel = data_parallel(network, self)
+        return self._data_parallel_player(name, network, built, parallel)
+
+    def _data_parallel_player(
+        self, name: str, network: nn.Module, optimizer: torch.optim.Optimizer,
+        parallel: DistributedDataParallel,
+    ) -> Player:  # fmt: skip
         if self.compress_gradients:
-            player.compress_gradients_()
-        return player
+            compress_gradients_(parallel)
+        return DataParallelPlayer(self, name, network, optimizer, self.scaler, parallel)
 
     def end_step_(self) -> None:
         """Once an iteration, after the updates of all players: moves the loss scale of fp16."""
@@ -88,16 +107,13 @@ class DataParallelPlayer(Player):
 
     def __init__(
         self, ranks: Ranks, name: str, network: nn.Module, optimizer: torch.optim.Optimizer,
-        scaler: torch.amp.GradScaler | None = None,
+        scaler: torch.amp.GradScaler | None, parallel: DistributedDataParallel,
     ) -> None:  # fmt: skip
         super().__init__(ranks, name, network, optimizer, scaler)
-        self._parallel = data_parallel(network, ranks)
+        self._parallel = parallel  # around `network`
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         return self._parallel(*inputs)
-
-    def compress_gradients_(self) -> None:
-        compress_gradients_(self._parallel)
 
     def _average_gradients(self, averaging: bool) -> None:
         self._parallel.require_backward_grad_sync = averaging  # what its no_sync() sets
@@ -111,13 +127,5 @@ def data_parallel(network: nn.Module, ranks: Ranks) -> DistributedDataParallel:
         return DistributedDataParallel(
             network,
             device_ids=[ranks.local_rank] if ranks.device.type == "cuda" else None,
-            # Two forwards before one backward must not rewrite buffers in between; they are
-            # averaged by RunningStatistics instead, once a step.
-            broadcast_buffers=False,
-            gradient_as_bucket_view=True,
-            # Not for unused parameters, there are none: with this flag the reducer keeps its
-            # first bucket layout. Otherwise it lays the buckets anew after the first backward,
-            # which changes the order in which three or more ranks are summed, and the first
-            # step of a resumed run would differ from that of one never interrupted.
-            find_unused_parameters=True,
+            **REDUCER,
         )

@@ -73,11 +73,7 @@ class Player:
         Returns the norm of the gradient and whether the update was left out (1.0). Collective:
         every rank must call.
         """
-        if self._scaler:
-            self._scaler.unscale_(self.optimizer)
-        norm = self._gradient_norm()
-        skipped = (~norm.isfinite()).float()
-        self._step_(skipped)
+        norm, skipped = self._update_()
         self._statistics.end(skipped)
         return {
             f"{self.name}_gradient_norm": norm.detach(),
@@ -97,6 +93,15 @@ class Player:
 
     def _backward_(self, loss: Tensor) -> None:
         loss.backward()
+
+    def _update_(self) -> tuple[Tensor, Tensor]:
+        """The gradient's norm and whether the step was left out, for want of a finite one."""
+        if self._scaler:
+            self._scaler.unscale_(self.optimizer)
+        norm = self._gradient_norm()
+        skipped = (~norm.isfinite()).float()
+        self._step_(skipped)
+        return norm, skipped
 
     def _gradient_norm(self) -> Tensor:
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]

@@ -51,6 +51,16 @@ class Ranks:
             dist.all_reduce(tensor)
         return tensor
 
+    def all_gather(self, tensor: Tensor) -> Tensor:
+        """The flat tensors of all ranks, equally long, end to end. Collective: every rank must
+        call.
+        """
+        if self.world_size == 1:
+            return tensor
+        gathered = tensor.new_empty(self.world_size * tensor.numel())
+        dist.all_gather(list(gathered.split(tensor.numel())), tensor.contiguous())
+        return gathered
+
     def raised_anywhere(self, flag: bool) -> bool:
         """Whether any rank raised its flag at the previous call: all ranks get the same answer.
 

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from pipeline.config import Config
+from pipeline.deepspeed_settings import deepspeed_settings
 from pipeline.workers.ddp import Worker
 from pipeline.workers.ranks import cores_per_rank
 from pipeline.workers.switches import require_usable, set_float32_precision
 
 
-def start_worker(config: Config) -> Worker:
+def start_worker(config: Config, engine: str = "") -> Worker:
     """Joins the process group that torchrun describes in the environment, if there is one.
 
-    Collective: every rank must call. Raises ValueError and RuntimeError, before it joins, for what
-    this machine cannot do.
+    `engine` takes the place of `config.parallel.engine`. Collective: every rank must call. Raises
+    ValueError and RuntimeError, before it joins, for what this machine cannot do.
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
@@ -38,21 +40,31 @@ def start_worker(config: Config) -> Worker:
         torch.set_num_threads(config.train.threads or cores_per_rank(local_world_size))
     require_usable(config, device, world_size)
     set_float32_precision(config.train.tf32)
-    if world_size > 1:
-        dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
-            timeout=timedelta(seconds=config.train.timeout_s),
-        )
-    return Worker(
-        rank=int(os.environ.get("RANK", "0")),
-        world_size=world_size,
-        local_rank=local_rank,
-        local_world_size=local_world_size,
-        device=device,
-        precision=config.train.precision,
-        compress_gradients=config.parallel.compress_gradients,
-        cuda_graphs=config.train.cuda_graphs,
-    )
+    engine = engine or config.parallel.engine
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    timeout = timedelta(seconds=config.train.timeout_s)
+    place: dict[str, Any] = {
+        "rank": int(os.environ.get("RANK", "0")),
+        "world_size": world_size,
+        "local_rank": local_rank,
+        "local_world_size": local_world_size,
+        "device": device,
+        "precision": config.train.precision,
+        "compress_gradients": config.parallel.compress_gradients,
+        "cuda_graphs": config.train.cuda_graphs,
+    }
+    if engine == "accelerate":
+        from pipeline.workers.accelerate import AccelerateWorker
+
+        return AccelerateWorker(backend=backend, timeout=timeout, **place)
+    if world_size > 1 and not dist.is_initialized():
+        dist.init_process_group(backend, timeout=timeout)
+    if engine == "deepspeed":
+        from pipeline.workers.deepspeed import DeepSpeedWorker
+
+        settings = deepspeed_settings(config, config.train.batch_size // world_size)
+        return DeepSpeedWorker(settings=settings, **place)
+    return Worker(**place)
 
 
 def set_determinism(deterministic: bool) -> None:
