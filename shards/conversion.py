@@ -10,8 +10,10 @@ import io
 import logging
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -26,6 +28,7 @@ from shards.resizing import shrink, whole_reduction
 
 # Formats with a signature that can be trusted; others would run interpreters (EPS) or guess (TGA).
 _FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
+_PLUGINS = ("Jpeg", "Mpo", "Png", "Gif", "Bmp", "WebP", "Tiff", "Ppm", "Jpeg2K", "Avif")
 MOST_PIXELS = 178_956_970  # of a source image: half a gigabyte of RGB, as Pillow refuses it too
 _LARGEST_JPEG_REDUCTION = 8  # of libjpeg
 _ORIENTATION_TAG = 0x0112
@@ -59,7 +62,9 @@ class StoredImage:
 
 @lru_cache(maxsize=1)
 def _formats() -> tuple[str, ...]:
-    Image.init()
+    for plugin in _PLUGINS:  # Image.init would import all of them, in a tenth of a second
+        with suppress(ImportError):  # Pillow before 11.3 has none for AVIF
+            import_module(f"PIL.{plugin}ImagePlugin")
     # What they would say of a bad file on stderr is said in its refusal.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -69,9 +74,7 @@ def _formats() -> tuple[str, ...]:
 
 @lru_cache(maxsize=1)
 def _extensions() -> dict[str, str]:
-    return {
-        suffix: name for suffix, name in Image.registered_extensions().items() if name in _formats()
-    }
+    return {suffix: name for suffix, name in Image.EXTENSION.items() if name in _formats()}
 
 
 def has_image_extension(name: str) -> bool:
