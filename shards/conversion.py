@@ -28,7 +28,6 @@ from shards.resizing import shrink, whole_reduction
 
 # Formats with a signature that can be trusted; others would run interpreters (EPS) or guess (TGA).
 _FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
-_PLUGINS = ("Jpeg", "Mpo", "Png", "Gif", "Bmp", "WebP", "Tiff", "Ppm", "Jpeg2K", "Avif")
 MOST_PIXELS = 178_956_970  # of a source image: half a gigabyte of RGB, as Pillow refuses it too
 _LARGEST_JPEG_REDUCTION = 8  # of libjpeg
 _ORIENTATION_TAG = 0x0112
@@ -62,8 +61,8 @@ class StoredImage:
 
 @lru_cache(maxsize=1)
 def _formats() -> tuple[str, ...]:
-    for plugin in _PLUGINS:  # Image.init would import all of them, in a tenth of a second
-        with suppress(ImportError):  # Pillow before 11.3 has none for AVIF
+    for plugin in ("Jpeg", "Mpo", "Png", "Gif", "Bmp", "WebP", "Tiff", "Ppm", "Jpeg2K", "Avif"):
+        with suppress(ImportError):  # of AVIF before 11.3. Image.init takes 0.1 s: it has more
             import_module(f"PIL.{plugin}ImagePlugin")
     # What they would say of a bad file on stderr is said in its refusal.
     warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -74,7 +73,8 @@ def _formats() -> tuple[str, ...]:
 
 @lru_cache(maxsize=1)
 def _extensions() -> dict[str, str]:
-    return {suffix: name for suffix, name in Image.EXTENSION.items() if name in _formats()}
+    formats = _formats()  # before Pillow is asked for the extensions, which it learns there
+    return {suffix: name for suffix, name in Image.EXTENSION.items() if name in formats}
 
 
 def has_image_extension(name: str) -> bool:

@@ -8,7 +8,7 @@ import hashlib
 import os
 from pathlib import Path
 
-_PIECE_BYTES = 1 << 20
+_PIECE_BYTES = 1 << 20  # of whole pages: none is changed again while it is on its way to the disk
 _START_WRITING = 2  # SYNC_FILE_RANGE_WRITE, of linux/fs.h
 
 
@@ -26,19 +26,18 @@ class GrowingFile:
         self._digest = hashlib.sha256()
         self._piece = memoryview(bytearray(_PIECE_BYTES))
         self._filled = 0  # bytes of the piece
-        self._written = 0
+        self._written = 0  # bytes of the file
 
     def append(self, data: bytes) -> None:
         self.size_bytes += len(data)
-        stop = self._filled + len(data)
-        if stop > _PIECE_BYTES:
-            self._pass_on()
-            stop = len(data)
-        if stop > _PIECE_BYTES:
-            self._write(memoryview(data))
-            return
-        self._piece[self._filled : stop] = data
-        self._filled = stop
+        rest = memoryview(data)
+        while rest:
+            taken = min(len(rest), _PIECE_BYTES - self._filled)
+            self._piece[self._filled : self._filled + taken] = rest[:taken]
+            rest = rest[taken:]
+            self._filled += taken
+            if self._filled == _PIECE_BYTES:
+                self._pass_on()
 
     def flush(self) -> str:
         """Everything is on the disk when it returns the SHA-256, in hexadecimal."""
@@ -50,17 +49,14 @@ class GrowingFile:
         self._file.close()
 
     def _pass_on(self) -> None:
-        if self._filled:
-            self._write(self._piece[: self._filled])
-            self._filled = 0
-
-    def _write(self, data: memoryview) -> None:
-        start, stop = self._written, self._written + len(data)
-        while self._written < stop:
-            self._written += self._file.write(data[self._written - start :]) or 0
+        piece, self._filled = self._piece[: self._filled], 0
+        written = 0
+        while written < len(piece):
+            written += self._file.write(piece[written:]) or 0
         if _sync_file_range is not None:
-            _sync_file_range(self._file.fileno(), start, len(data), _START_WRITING)
-        self._digest.update(data)
+            _sync_file_range(self._file.fileno(), self._written, written, _START_WRITING)
+        self._written += written
+        self._digest.update(piece)
 
 
 # Of Linux: has the system begin with what it would leave to the flush, and waits for nothing. What
