@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from shards.ring import BatchArrays, BatchLayout
 from shards.sample_reading import SampleReader, fill_facts
 from shards.storage import storage_counters
 
-_CHUNKS_PER_THREAD = 4  # a batch is handed out in pieces: small enough that no thread waits long
+_CHUNKS_PER_THREAD = 2  # a batch is handed out in pieces: small enough that no thread waits long
 _OPEN_SHARDS_SPARE = 2  # that lanes are just leaving
 
 
@@ -113,6 +114,30 @@ class Batch(BatchArrays):
             give_back()
 
 
+class _Filling:
+    """A batch at which several threads work. Only the last to end wakes whoever waits for it."""
+
+    def __init__(self, step: int, arrays: BatchArrays, chunks: int) -> None:
+        self.step = step
+        self.arrays = arrays
+        self.whole: Future[None] = Future()
+        self._chunks_left = chunks
+        self._errors: dict[int, BaseException] = {}  # by the first row of the chunk
+        self._lock = threading.Lock()
+
+    def end_chunk(self, first_row: int, error: BaseException | None = None) -> None:
+        with self._lock:
+            if error is not None:
+                self._errors[first_row] = error
+            self._chunks_left -= 1
+            if self._chunks_left:
+                return
+        if self._errors:
+            self.whole.set_exception(self._errors[min(self._errors)])
+        else:
+            self.whole.set_result(None)
+
+
 class BatchAssembler:
     """Puts batches together in any order of steps; decoding runs in `spec.decode_threads` threads.
 
@@ -172,21 +197,20 @@ class BatchAssembler:
     def assemble(self, step: int, out: BatchArrays | None = None) -> Batch:
         """The batch of a step, in `out` or in new arrays."""
         arrays = out or self.layout.allocate()
-        futures = self.submit(step, arrays)
-        wait(futures)  # all of them, even if one fails: none may write into `out` later
-        for future in futures:
-            future.result()
+        self.submit(step, arrays).result()
         return Batch.over(arrays, step)
 
-    def submit(self, step: int, arrays: BatchArrays) -> list[Future[None]]:
-        """Starts filling `arrays`; they hold the batch when every future has its result."""
+    def submit(self, step: int, arrays: BatchArrays) -> Future[None]:
+        """Starts filling `arrays`. When the future has its result, they hold the batch; when it has
+        an exception, nothing is written into them any more."""
         if self._prefetcher is not None:
             self._prefetcher.want(self._order.shards_ahead(step, self._lanes))
         rows = range(len(self._lanes))
-        return [
-            self._pool.submit(self._fill, step, rows[first : first + self._chunk], arrays)
-            for first in range(0, len(rows), self._chunk)
-        ]
+        chunks = [rows[first : first + self._chunk] for first in range(0, len(rows), self._chunk)]
+        filling = _Filling(step, arrays, len(chunks))
+        for chunk in chunks:
+            self._pool.submit(self._fill, filling, chunk)
+        return filling.whole
 
     def close(self, wait_for_threads: bool = True) -> None:
         self._pool.shutdown(wait=wait_for_threads, cancel_futures=True)
@@ -195,11 +219,17 @@ class BatchAssembler:
         for one in self._sets:
             one.close()
 
-    def _fill(self, step: int, rows: range, arrays: BatchArrays) -> None:
+    def _fill(self, filling: _Filling, rows: range) -> None:
         start, num_bytes = time.perf_counter(), 0
-        for row in rows:
-            num_bytes += self._reader.fill(self._order.locate(step, self._lanes[row]), arrays, row)
-        self._reader.counters.add(bytes_read=num_bytes, decode_seconds=time.perf_counter() - start)
+        step, arrays, reader = filling.step, filling.arrays, self._reader
+        try:
+            for row in rows:
+                num_bytes += reader.fill(self._order.locate(step, self._lanes[row]), arrays, row)
+        except BaseException as error:
+            filling.end_chunk(rows.start, error)
+            return
+        reader.counters.add(bytes_read=num_bytes, decode_seconds=time.perf_counter() - start)
+        filling.end_chunk(rows.start)
 
     def _prefetch(self, place: tuple[int, int]) -> None:
         data_set, shard = place

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import mmap
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from zlib_ng.zlib_ng import crc32 as crc32_of
 
 from shards.crops import CropBox, decode_crop
 from shards.masks import decode_masks
@@ -97,7 +97,7 @@ class OpenShard:
     def _bytes(self, place: tuple[int, int, int], image: int) -> memoryview:
         start, size, crc32 = place
         data = self.data[start : start + size]
-        if self._check_crc and zlib.crc32(data) != crc32:
+        if self._check_crc and crc32_of(data) != crc32:
             raise DamagedSample(
                 f"{self.image_name(image)} is damaged: its checksum does not match; copy the shard "
                 "again from its source, or mend it with `glcic repack`"

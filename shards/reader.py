@@ -117,6 +117,7 @@ class ShardReader:
         ring_file = create_ring_file(num_bytes)
         try:
             self._ring = map_ring(ring_file, num_bytes)
+            self._slots = [self._layout.arrays(self._ring, k) for k in range(self._num_slots)]
             self._process = subprocess.Popen(
                 # -P: a folder or file of the caller's must not stand in for a module.
                 [sys.executable, "-P", "-m", "shards.reader_process"],
@@ -139,8 +140,7 @@ class ShardReader:
         self._held.add(slot)
         self.batches += 1
         self.counters = report["counters"]
-        arrays = self._layout.arrays(self._ring, slot)
-        return Batch.over(arrays, step, lambda: self._give_back(slot))
+        return Batch.over(self._slots[slot], step, lambda: self._give_back(slot))
 
     def _give_back(self, slot: int) -> None:
         self._held.discard(slot)

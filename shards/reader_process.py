@@ -54,19 +54,26 @@ class _Reports:
 class _RingFiller:
     """Gives every free slot the next step, and reports the steps in order as they are filled."""
 
-    def __init__(self, assembler: BatchAssembler, opening: dict[str, Any], reports: _Reports):
+    def __init__(
+        self,
+        assembler: BatchAssembler,
+        opening: dict[str, Any],
+        num_slots: int,
+        reports: _Reports,
+    ) -> None:
+        ring = map_ring(opening["ring_file"], opening["ring_bytes"])
         self._assembler = assembler
-        self._ring = map_ring(opening["ring_file"], opening["ring_bytes"])
+        self._slots = [assembler.layout.arrays(ring, slot) for slot in range(num_slots)]
         self._reports = reports
         self._steps: Iterator[int] = iter(())
-        self._pending: SimpleQueue[tuple[int, int, list[Future[None]]]] = SimpleQueue()
+        self._pending: SimpleQueue[tuple[int, int, Future[None]]] = SimpleQueue()
 
-    def run(self, requests: Iterator[dict[str, Any]], num_slots: int) -> None:
+    def run(self, requests: Iterator[dict[str, Any]]) -> None:
         threading.Thread(target=self._report_in_order, daemon=True).start()
         for request in requests:
             if "start" in request:
                 self._steps = iter(range(request["start"], request["stop"]))
-                for slot in range(num_slots):
+                for slot in range(len(self._slots)):
                     self._fill(slot)
             else:
                 self._fill(request["free"])
@@ -74,15 +81,13 @@ class _RingFiller:
     def _fill(self, slot: int) -> None:
         step = next(self._steps, None)
         if step is not None:
-            arrays = self._assembler.layout.arrays(self._ring, slot)
-            self._pending.put((step, slot, self._assembler.submit(step, arrays)))
+            self._pending.put((step, slot, self._assembler.submit(step, self._slots[slot])))
 
     def _report_in_order(self) -> None:
         while True:
-            step, slot, futures = self._pending.get()
+            step, slot, filled = self._pending.get()
             try:
-                for future in futures:
-                    future.result()
+                filled.result()
             except Exception as error:
                 self._reports.send_error(error)
                 return
@@ -102,13 +107,13 @@ def main() -> None:
     try:
         spec = ReaderSpec.from_mapping(opening["spec"])
         assembler = BatchAssembler(spec)
-        filler = _RingFiller(assembler, opening, reports)
+        filler = _RingFiller(assembler, opening, spec.prefetch_batches, reports)
     except Exception as error:
         reports.send_error(error)
         for _ in requests:  # until the parent has read it and closes the line
             pass
         return
-    filler.run(requests, spec.prefetch_batches)
+    filler.run(requests)
     assembler.close(wait_for_threads=False)
     os._exit(0)  # a thread may be in the middle of a long download
 

@@ -13,13 +13,14 @@ import json
 import os
 import tempfile
 import uuid
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from zlib_ng.zlib_ng import crc32
 
 from shards.conversion import StoredImage
+from shards.growing_file import GrowingFile
 from shards.index import encode_index, index_dtype, index_name
 from shards.manifest import ShardEntry
 from shards.masks import DrawnMasks, encode_masks
@@ -37,7 +38,6 @@ from shards.storage import (
 from shards.tar_header import BLOCK, END, member_header, padding
 
 PROBE = ".writable-"  # begins the names of files by which a destination is tried
-_BUFFER_BYTES = 1 << 20
 _TO_JSON = json.JSONEncoder(separators=(",", ":")).encode
 _NOWHERE = (0, 0, 0)  # offset, size and CRC-32 of the masks where they are only rectangles
 
@@ -57,8 +57,6 @@ class ShardWriter:
         self._dtype = index_dtype(masks.masks_per_image, masks.holes_per_mask)
         self._extension = recipe.extension.encode()
         self._part = _Part(destination, name)
-        self._digest = hashlib.sha256()
-        self._offset = 0
         self._records: list[tuple] = []
 
     def add(
@@ -99,15 +97,15 @@ class ShardWriter:
 
     def finish(self) -> ShardEntry:
         """Publishes the shard, then its index."""
-        self._append(END)
-        self._part.publish()
+        self._part.file.append(END)
+        sha256 = self._part.publish()
         index = encode_index(np.array(self._records, dtype=self._dtype))
         write_bytes(join_url(self._destination, index_name(self._name)), index)
         return ShardEntry(
             name=self._name,
             num_images=len(self._records),
-            size_bytes=self._offset,
-            sha256=self._digest.hexdigest(),
+            size_bytes=self._part.file.size_bytes,
+            sha256=sha256,
             index_sha256=hashlib.sha256(index).hexdigest(),
         )
 
@@ -117,16 +115,12 @@ class ShardWriter:
 
     def _write(self, name: bytes, member: bytes) -> tuple[int, int, int]:
         """Offset, size and CRC-32 of the member."""
-        offset = self._offset + BLOCK
-        self._append(member_header(name, len(member)))
-        self._append(member)
-        self._append(padding(len(member)))
-        return offset, len(member), zlib.crc32(member)
-
-    def _append(self, data: bytes) -> None:
-        self._part.file.write(data)
-        self._digest.update(data)
-        self._offset += len(data)
+        file = self._part.file
+        offset = file.size_bytes + BLOCK
+        file.append(member_header(name, len(member)))
+        file.append(member)
+        file.append(padding(len(member)))
+        return offset, len(member), crc32(member)
 
 
 class _Part:
@@ -144,20 +138,20 @@ class _Part:
             self._temporary = tempfile.TemporaryDirectory(prefix="glcic-pack-")
             folder = Path(self._temporary.name)
         self._path = folder / f".{name}.{uuid.uuid4().hex[:8]}.part"
-        self.file = open(self._path, "wb", buffering=_BUFFER_BYTES)  # noqa: SIM115
-        fcntl.flock(self.file, fcntl.LOCK_EX)  # whoever finds it unlocked knows its writer dead
+        self.file = GrowingFile(self._path)
 
-    def publish(self) -> None:
-        self.file.flush()
-        os.fsync(self.file.fileno())
+    def publish(self) -> str:
+        """Returns the SHA-256."""
+        sha256 = self.file.flush()
         if self._temporary is None:
             os.replace(self._path, self._final)
         else:
             upload_file(self._path, self._url)
         self.remove()
+        return sha256
 
     def remove(self) -> None:
-        with contextlib.suppress(OSError):  # the disk may be full: what is buffered is not needed
+        with contextlib.suppress(OSError):
             self.file.close()
         self._path.unlink(missing_ok=True)
         if self._temporary is not None:

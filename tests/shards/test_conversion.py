@@ -1,4 +1,6 @@
 import struct
+import subprocess
+import sys
 from dataclasses import replace
 
 import cv2
@@ -243,6 +245,12 @@ def test_photographs_come_out_as_from_pillows_bicubic(tmp_path, split, scale):
         expected = opened.resize((image.width, image.height), Image.Resampling.BICUBIC, box=box)
     assert min(image.width, image.height) == size
     assert psnr(stored, np.asarray(expected)) > 38
+
+
+def test_extensions_are_known_before_any_image_was_opened():
+    asked = "from shards.conversion import has_image_extension as known; print(known('a.jpg'))"
+    answer = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True)
+    assert answer.stdout == "True\n", answer.stderr
 
 
 def test_an_extension_of_an_image_is_known_in_either_case():
