@@ -9,12 +9,8 @@ from typing import Any
 
 from benchmarks.result import RESULTS_FOLDER
 
-_PRIVATE_OPTIONS = (
-    "--source",
-    "--shards",
-    "--output",
-    "--peers",
-)  # their values name folders of the machine
+# Their values name folders of the machine.
+_PRIVATE_OPTIONS = ("--source", "--shards", "--output", "--peers")
 
 
 def benchmark_parser(name: str, description: str | None) -> argparse.ArgumentParser:

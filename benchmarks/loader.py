@@ -187,7 +187,7 @@ def main(arguments: list[str]) -> int:
         "--repeat",
         type=int,
         default=1,
-        help="times that every photograph is packed: longer epochs, for peers that begin them slowly",
+        help="times that the first case has every photograph: longer epochs, fairer to slow starts",
     )
     parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
     options = parser.parse_args(arguments)

@@ -27,10 +27,15 @@ class Peers:
     calls: dict[str, PeerCall] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)  # by distribution
     not_measured: dict[str, str] = field(default_factory=dict)  # candidate -> reason
+    levels: dict[str, float] = field(default_factory=dict)  # mean difference from simplejpeg's
 
     def parameters(self) -> dict[str, Any]:
         """For the result; none without peers."""
-        named = {"peers": self.versions, "peers not measured": self.not_measured}
+        named = {
+            "peers": self.versions,
+            "peers not measured": self.not_measured,
+            "peers' pixels, levels from simplejpeg's on average where not 0": self.levels,
+        }
         return {name: value for name, value in named.items() if value}
 
     def leave_out(self, candidate: str, error: PeerError) -> None:

@@ -55,7 +55,7 @@ def prepare_loaders(
     with PeerProcess(interpreters[0]) as process:
         process.call("benchmarks.peers.loading:write_files", {"images": images})
     for library, distribution in DISTRIBUTIONS.items():
-        progress(f"{distribution}: writing its set")
+        progress(f"{distribution}: writing its set and checking its pixels")
         candidates = [candidate for candidate in CANDIDATES if candidate.library == library]
         arguments = {"library": library, "images": images}
 
@@ -69,29 +69,26 @@ def prepare_loaders(
                 peers.leave_out(candidate.name, error)
             continue
         peers.versions[distribution] = version
-        for candidate in candidates:
-            _check(peers, candidate, interpreter, arguments, seconds, progress)
+        _check(peers, candidates, interpreter, arguments, seconds)
     return peers
 
 
 def _check(
     peers: Peers,
-    candidate: LoaderCandidate,
+    candidates: Sequence[LoaderCandidate],
     interpreter: str,
     arguments: dict[str, Any],
     seconds: float,
-    progress: Progress,
 ) -> None:
-    arguments = arguments | {"decoder": candidate.decoder, "workers": candidate.workers}
-    try:
-        with PeerProcess(interpreter) as process:
-            levels = process.call("benchmarks.peers.loading:check_pixels", arguments)
-    except PeerError as error:
-        peers.leave_out(candidate.name, error)
-        return
-    progress(
-        f"{candidate.name}: differs from simplejpeg by {levels['mean']:.3f} levels on average, "
-        f"{levels['largest']:.0f} at most"
-    )
-    rate = "benchmarks.peers.loading:rate"
-    peers.calls[candidate.name] = PeerCall(interpreter, rate, arguments | {"seconds": seconds})
+    with PeerProcess(interpreter) as process:
+        for candidate in candidates:
+            own = arguments | {"decoder": candidate.decoder, "workers": candidate.workers}
+            try:
+                levels = process.call("benchmarks.peers.loading:check_pixels", own)
+            except PeerError as error:
+                peers.leave_out(candidate.name, error)
+                continue
+            if levels:
+                peers.levels[candidate.name] = round(levels, 2)
+            rate = "benchmarks.peers.loading:rate"
+            peers.calls[candidate.name] = PeerCall(interpreter, rate, own | {"seconds": seconds})

@@ -14,8 +14,8 @@ import simplejpeg
 from benchmarks.loading_candidates import measure_rate
 from benchmarks.peers.stored_images import StoredImages
 
-# Of the mean over the images: decoders round differently, and other images differ by far more.
-_ROUNDING_LEVELS = 1.0
+# On average: FFCV decodes faster and less exactly than the others; other images differ by more.
+_DECODER_LEVELS = 3.0
 
 
 def _library(name: str) -> ModuleType:
@@ -31,31 +31,27 @@ def write_set(library: str, images: dict[str, Any]) -> None:
     _library(library).write_set(stored, Path(stored.folder) / library)
 
 
-def check_pixels(
-    library: str, decoder: str, workers: int, images: dict[str, Any]
-) -> dict[str, float]:
-    """The first batch against the stored images as simplejpeg decodes them.
+def check_pixels(library: str, decoder: str, workers: int, images: dict[str, Any]) -> float:
+    """The first batch's mean difference, in levels, from what simplejpeg decodes.
 
-    Returns the mean and the largest difference in levels. Raises ValueError for pixels of other
-    images, or different ones although simplejpeg has decoded them.
+    Raises ValueError for pixels of other images, or different ones although simplejpeg has decoded
+    them.
     """
     stored = StoredImages(**images)
     batch = next(_batches(library, decoder, workers, stored))
     references = np.stack([simplejpeg.decode_jpeg(jpeg) for jpeg in set(stored.jpegs())])
     thumbnails = references[:, ::16, ::16].astype(np.int16)
-    means, largest = [], 0
+    differences = []
     for image in batch:
         distances = np.abs(thumbnails - image[::16, ::16].astype(np.int16)).mean(axis=(1, 2, 3))
         reference = references[int(distances.argmin())].astype(np.int16)
-        difference = np.abs(reference - image.astype(np.int16))
-        means.append(float(difference.mean()))
-        largest = max(largest, int(difference.max()))
-    mean = float(np.mean(means))
-    if mean > _ROUNDING_LEVELS or (decoder == "simplejpeg" and largest > 0):
-        raise ValueError(f"pixels differ by {mean:.2f} levels on average, {largest} at most")
+        differences.append(float(np.abs(reference - image.astype(np.int16)).mean()))
+    mean = float(np.mean(differences))
+    if mean > (0 if decoder == "simplejpeg" else _DECODER_LEVELS):
+        raise ValueError(f"pixels differ from the stored images' by {mean:.2f} levels on average")
     if len({image.tobytes() for image in batch}) < min(len(batch), len(references)) / 2:
         raise ValueError("most images of the first batch are the same")
-    return {"mean": mean, "largest": float(largest)}
+    return mean
 
 
 def rate(library: str, decoder: str, workers: int, images: dict[str, Any], seconds: float) -> float:

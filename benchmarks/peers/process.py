@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -39,7 +40,7 @@ class PeerProcess:
         self._scratch = tempfile.TemporaryDirectory(
             prefix="glcic-benchmark-", ignore_cleanup_errors=True
         )
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         try:
             self._process = subprocess.Popen(
                 [interpreter, "-m", "benchmarks.peers.answering"],
@@ -52,6 +53,7 @@ class PeerProcess:
                 start_new_session=True,
             )
         except OSError as error:
+            self._errors.close()
             self._scratch.cleanup()
             raise PeerError(f"{interpreter} cannot be run ({error.strerror})") from error
 
@@ -89,10 +91,8 @@ class PeerProcess:
         return answer["value"]
 
     def _kill(self) -> None:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self._process.wait(_END_SECONDS)
 
     def _last_words(self) -> str:
