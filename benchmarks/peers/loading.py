@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,7 +63,10 @@ def rate(library: str, decoder: str, workers: int, images: dict[str, Any], secon
         for batch in _batches(library, decoder, workers, stored):
             yield len(batch)
 
-    return measure_rate(counted, stored, seconds)  # type: ignore[arg-type]
+    try:
+        return measure_rate(counted, stored, seconds)  # type: ignore[arg-type]
+    finally:
+        gc.collect()  # LitData's loader refers to itself: its workers would stay for other rounds
 
 
 def _batches(
