@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.peers.choice import DISTRIBUTIONS, Peers, Progress, first_interpreter_with
 from benchmarks.peers.process import PeerCall, PeerError, PeerProcess
+from benchmarks.peers.stored_images import StoredImages
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,7 @@ def prepare_loaders(
     peers = Peers()
     if not interpreters:
         return peers
-    with PeerProcess(interpreters[0]) as process:
-        process.call("benchmarks.peers.loading:write_files", {"images": images})
+    StoredImages(**images).write_files()
     for library, distribution in DISTRIBUTIONS.items():
         progress(f"{distribution}: writing its set and checking its pixels")
         candidates = [candidate for candidate in CANDIDATES if candidate.library == library]

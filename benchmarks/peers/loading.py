@@ -23,10 +23,6 @@ def _library(name: str) -> ModuleType:
     return importlib.import_module(f"benchmarks.peers.{name}")
 
 
-def write_files(images: dict[str, Any]) -> None:
-    StoredImages(**images).write_files()
-
-
 def write_set(library: str, images: dict[str, Any]) -> None:
     stored = StoredImages(**images)
     _library(library).write_set(stored, Path(stored.folder) / library)
