@@ -9,7 +9,8 @@ from typing import Any
 
 from benchmarks.result import RESULTS_FOLDER
 
-_PRIVATE_OPTIONS = ("--source", "--shards", "--output")  # their values name folders of the machine
+# Their values name folders of the machine.
+_PRIVATE_OPTIONS = ("--source", "--shards", "--output", "--peers")
 
 
 def benchmark_parser(name: str, description: str | None) -> argparse.ArgumentParser:
@@ -29,6 +30,14 @@ def benchmark_parser(name: str, description: str | None) -> argparse.ArgumentPar
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
         "--crop-size", type=int, default=256, help="short side of what is packed, pixels"
+    )
+    parser.add_argument(
+        "--peers",
+        action="append",
+        default=[],
+        metavar="PYTHON",
+        help="interpreter of an environment with other libraries to measure beside; several may be"
+        " given (see benchmarks/peers/requirements.txt)",
     )
     parser.add_argument(
         "--output",

@@ -48,13 +48,19 @@ def benchmark_recipe(crop_size: int, short_side: int, **others: Any) -> PackReci
     )
 
 
-def pack_both_ways(source: Path, folder: Path, crop_size: int) -> tuple[str, Manifest]:
+def pack_both_ways(
+    source: Path, folder: Path, crop_size: int, repeat: int = 1
+) -> tuple[str, Manifest]:
     """A set in which every photograph is both in "train" (aspect kept, short side up to 1.5 times
-    the crop) and in "val" (square, as large as the crop). Returns its folder and manifest."""
+    the crop) and, `repeat` times, in "val" (square, as large as the crop). Returns its folder and
+    manifest."""
     both = folder / "both"
     both.mkdir(parents=True)
-    for split in ("train", "val"):
-        (both / split).symlink_to(source.resolve(), target_is_directory=True)
+    for split, copies in (("train", 1), ("val", repeat)):
+        (both / split).mkdir()
+        for number in range(copies):
+            link = both / split / f"copy-{number}"
+            link.symlink_to(source.resolve(), target_is_directory=True)
     destination = str(folder / "set")
     recipe = benchmark_recipe(
         crop_size, crop_size * 3 // 2, images_per_shard=_LOADED_IMAGES_PER_SHARD

@@ -1,6 +1,6 @@
 """Loading speed: this project's reader beside bare JPEG decoding and webdataset.
 
-    python -m benchmarks.loader [--source FOLDER | --shards SET] [--rounds 5]
+    python -m benchmarks.loader [--source FOLDER | --shards SET] [--rounds 5] [--peers PYTHON]
 
 Everything runs interleaved, each candidate in a process of its own, on the same stored bytes.
 """
@@ -30,6 +30,9 @@ from benchmarks.loading_candidates import (
     webdataset_pil,
     webdataset_simplejpeg,
 )
+from benchmarks.peers.choice import Peers
+from benchmarks.peers.loaders import CANDIDATES, prepare_loaders
+from benchmarks.peers.process import PeerCall
 from benchmarks.report import print_result
 from benchmarks.result import Figure, Result, write_result
 from benchmarks.rounds import Measurement, Pair, figures_of, measure_in_rounds
@@ -66,7 +69,20 @@ PAIRS: tuple[Pair, ...] = (
 )
 
 
-def measure_case(group: str, case: LoadCase, seconds: float, rounds: int) -> list[Figure]:
+def peer_pairs(peers: Peers) -> tuple[Pair, ...]:
+    """Ours with one thread beside theirs with one core, ours with two beside theirs with two."""
+    pairs: list[Pair] = []
+    for candidate in CANDIDATES:
+        if candidate.name in peers.calls:
+            ours = (READER_2,) if candidate.workers == 2 else (ASSEMBLER, READER)
+            pairs += [(name, candidate.name) for name in ours]
+    return tuple(pairs)
+
+
+def measure_case(
+    group: str, case: LoadCase, seconds: float, rounds: int, peers: Peers | None = None
+) -> list[Figure]:
+    peers = peers or Peers()
     loaders = {
         BARE: bare_decoding,
         BARE_2: bare_decoding_2_threads,
@@ -76,16 +92,33 @@ def measure_case(group: str, case: LoadCase, seconds: float, rounds: int) -> lis
         PIL: webdataset_pil,
         SIMPLEJPEG: webdataset_simplejpeg,
     }
-    candidates: dict[str, Measurement] = {
+    candidates: dict[str, Measurement | PeerCall] = {
         name: partial(measure_rate, loader, case, seconds) for name, loader in loaders.items()
     }
     for name, loader in ((READER_BUSY, shard_reader), (READER_2_BUSY, shard_reader_2_threads)):
         candidates[name] = partial(measure_rate, loader, case, seconds, BUSY_SECONDS)
-    console = Console(stderr=True)
-    measured = measure_in_rounds(
-        candidates, rounds, lambda message: console.print(f"{group}: {message}")
-    )
-    return figures_of(group, "images/s", measured, PAIRS)
+    candidates |= peers.calls
+    measured = measure_in_rounds(candidates, rounds, lambda message: _say(f"{group}: {message}"))
+    return figures_of(group, "images/s", measured, PAIRS + peer_pairs(peers))
+
+
+def _say(message: str) -> None:
+    Console(stderr=True).print(message, markup=False, soft_wrap=True)
+
+
+def peers_of(options: argparse.Namespace, shards: str, crop_size: int, folder: Path) -> Peers:
+    """They load the images of the first case; crops of random scale are this project's own."""
+    images = {
+        "shards": shards,
+        "split": "val",
+        "folder": str(folder),
+        "crop_size": crop_size,
+        "batch_size": options.batch_size,
+    }
+    peers = prepare_loaders(options.peers, images, options.seconds, _say)
+    for name, reason in peers.not_measured.items():
+        _say(f"{name}: not measured: {reason}")
+    return peers
 
 
 def seek_milliseconds() -> float:
@@ -114,7 +147,7 @@ def _packed_set(options: argparse.Namespace, folder: Path) -> tuple[str, Manifes
     if options.shards:
         return options.shards, load_manifest(options.shards)
     source = options.source or write_shipped_parts(folder / "photographs")
-    return pack_both_ways(source, folder, options.crop_size)
+    return pack_both_ways(source, folder, options.crop_size, options.repeat)
 
 
 def run(options: argparse.Namespace, command: str) -> Result:
@@ -122,9 +155,11 @@ def run(options: argparse.Namespace, command: str) -> Result:
     with tempfile.TemporaryDirectory(prefix="glcic-benchmark-") as folder:
         shards, manifest = _packed_set(options, Path(folder))
         crop_size = manifest.recipe.crop_size
+        peers = peers_of(options, shards, crop_size, Path(folder) / "peers")
         sizes = [entry.size_bytes for split in manifest.splits.values() for entry in split]
         parameters |= {
             "source": source_label(options, SHIPPED_LABEL),
+            **peers.parameters(),
             "images packed": {split: manifest.num_images(split) for split in manifest.splits},
             "bytes of all shards": sum(sizes),
             "crop size, pixels": crop_size,
@@ -137,7 +172,9 @@ def run(options: argparse.Namespace, command: str) -> Result:
         figures += [
             figure
             for group, case in cases_of(shards, crop_size, options.batch_size).items()
-            for figure in measure_case(group, case, options.seconds, options.rounds)
+            for figure in measure_case(
+                group, case, options.seconds, options.rounds, peers if group == DIRECT else None
+            )
         ]
     return Result("loader", command, parameters, figures)
 
@@ -146,6 +183,12 @@ def main(arguments: list[str]) -> int:
     parser = benchmark_parser("loader", __doc__)
     parser.add_argument("--shards", metavar="SET", help="a packed set, instead of photographs")
     parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument(
+        "--repeat",
+        type=int,
+        default=1,
+        help="times that the first case has every photograph: longer epochs, fairer to slow starts",
+    )
     parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
     options = parser.parse_args(arguments)
     try:

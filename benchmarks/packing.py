@@ -1,6 +1,6 @@
 """Packing speed: pack_images beside webdataset.ShardWriter with Pillow.
 
-    python -m benchmarks.packing [--source FOLDER] [--rounds 5]
+    python -m benchmarks.packing [--source FOLDER] [--rounds 5] [--peers PYTHON]
 
 The same files to the same short side and JPEG quality, interleaved, with one and two processes; the
 writers alone; and how near the stored images are to Pillow's bicubic resizing.
@@ -30,6 +30,9 @@ from benchmarks.packing_candidates import (
     webdataset_writing_rate,
     writing_rate,
 )
+from benchmarks.peers.choice import Peers
+from benchmarks.peers.packers import NAMES, packer_name, prepare_packers, prepare_writers
+from benchmarks.peers.process import PeerCall
 from benchmarks.report import print_result
 from benchmarks.result import Figure, Result, write_result
 from benchmarks.rounds import Measurement, Pair, figures_of, measure_in_rounds
@@ -45,20 +48,37 @@ PEER, PEER_2 = "ShardWriter with Pillow, 1 process", "ShardWriter with Pillow, 2
 PAIRS: tuple[Pair, ...] = ((OURS, PEER), (OURS_2, PEER_2), (OURS_2, OURS), (PEER_2, PEER))
 
 
-def measure_speed(source: Path, recipe: PackRecipe, repeat: int, rounds: int) -> list[Figure]:
-    console = Console(stderr=True)
+def measure_speed(
+    source: Path, recipe: PackRecipe, repeat: int, rounds: int, interpreters: list[str]
+) -> tuple[list[Figure], Peers]:
     with tempfile.TemporaryDirectory(prefix="glcic-benchmark-") as folder:
         for number in range(repeat):
             (Path(folder) / f"copy-{number}").symlink_to(source.resolve(), target_is_directory=True)
         paths = _training_paths(Path(folder), recipe)
-        candidates: dict[str, Measurement] = {
+        peers = prepare_packers(interpreters, paths, recipe.short_side, _say)
+        candidates: dict[str, Measurement | PeerCall] = {
             OURS: partial(pack_rate, Path(folder), recipe, 1),
             OURS_2: partial(pack_rate, Path(folder), recipe, 2),
             PEER: partial(_peer_rate, paths, recipe, 1),
             PEER_2: partial(_peer_rate, paths, recipe, 2),
+            **peers.calls,
         }
-        measured = measure_in_rounds(candidates, rounds, console.print)
-    return figures_of(SPEED, "images/s", measured, PAIRS)
+        measured = measure_in_rounds(candidates, rounds, _say)
+    return figures_of(SPEED, "images/s", measured, PAIRS + _peer_pairs(peers)), peers
+
+
+def _peer_pairs(peers: Peers) -> tuple[Pair, ...]:
+    return tuple(
+        (ours, name)
+        for library in NAMES
+        for resize in ("pillow", "ours")
+        for processes, ours in ((1, OURS), (2, OURS_2))
+        if (name := packer_name(library, resize, processes)) in peers.calls
+    )
+
+
+def _say(message: str) -> None:
+    Console(stderr=True).print(message, markup=False, soft_wrap=True)
 
 
 def _training_paths(source: Path, recipe: PackRecipe) -> list[Path]:
@@ -79,15 +99,21 @@ def _import_webdataset() -> None:
     time.sleep(0.5)  # long enough for the other process to take the other call
 
 
-def measure_writing(source: Path, recipe: PackRecipe, count: int, rounds: int) -> list[Figure]:
+def measure_writing(
+    source: Path, recipe: PackRecipe, count: int, rounds: int, interpreters: list[str]
+) -> tuple[list[Figure], Peers]:
     """Of encoded images: what is left of packing when neither decoding nor resizing is."""
-    samples = stored_samples(_training_paths(source, recipe)[:_WRITTEN_IMAGES], recipe)
-    candidates: dict[str, Measurement] = {
+    paths = _training_paths(source, recipe)[:_WRITTEN_IMAGES]
+    samples = stored_samples(paths, recipe)
+    peers = prepare_writers(interpreters, paths, recipe.short_side, count, _say)
+    candidates: dict[str, Measurement | PeerCall] = {
         WRITER: partial(writing_rate, samples, recipe, count),
         PEER_WRITER: partial(webdataset_writing_rate, samples, recipe, count),
+        **peers.calls,
     }
-    measured = measure_in_rounds(candidates, rounds, Console(stderr=True).print)
-    return figures_of(WRITING, "samples/s", measured, ((WRITER, PEER_WRITER),))
+    measured = measure_in_rounds(candidates, rounds, _say)
+    pairs = [(WRITER, name) for name in (PEER_WRITER, *peers.calls)]
+    return figures_of(WRITING, "samples/s", measured, pairs), peers
 
 
 def measure_fidelity(source: Path, recipe: PackRecipe) -> list[Figure]:
@@ -118,9 +144,16 @@ def run(options: argparse.Namespace, command: str) -> Result:
             "JPEG quality": recipe.jpeg_quality,
             "images per shard": recipe.images_per_shard,
         }
-        figures = measure_speed(source, recipe, options.repeat, options.rounds)
-        figures += measure_writing(source, recipe, options.written_samples, options.rounds)
-        figures += measure_fidelity(source, recipe)
+        rounds, interpreters = options.rounds, options.peers
+        speed, peers = measure_speed(source, recipe, options.repeat, rounds, interpreters)
+        writing, writers = measure_writing(
+            source, recipe, options.written_samples, rounds, interpreters
+        )
+        peers.not_measured |= writers.not_measured
+        for name, reason in peers.not_measured.items():
+            _say(f"{name}: not measured: {reason}")
+        parameters |= peers.parameters()
+        figures = speed + writing + measure_fidelity(source, recipe)
     return Result("packing", command, parameters, figures)
 
 

@@ -6,13 +6,14 @@ round stand it, the absolute figures do not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from multiprocessing import get_context
 
 import cv2
 
+from benchmarks.peers.process import PeerCall, PeerProcess
 from benchmarks.result import Figure
 
 Measurement = Callable[[], float]  # called in the candidate's process; must be picklable
@@ -20,7 +21,7 @@ Pair = tuple[str, str]  # numerator and denominator of a ratio, by name
 
 
 def measure_in_rounds(
-    candidates: Mapping[str, Measurement],
+    candidates: Mapping[str, Measurement | PeerCall],
     rounds: int,
     progress: Callable[[str], None] = lambda message: None,
 ) -> dict[str, list[float]]:
@@ -31,11 +32,14 @@ def measure_in_rounds(
     """
     measured: dict[str, list[float]] = {name: [] for name in candidates}
     with ExitStack() as stack:
-        pools = {name: stack.enter_context(_own_process()) for name in candidates}
+        processes = {
+            name: stack.enter_context(_own_process(candidate))
+            for name, candidate in candidates.items()
+        }
         for number in range(-1, rounds):
             progress(f"round {number + 1} of {rounds}" if number >= 0 else "warming up")
             for name in list(candidates)[:: 1 if number % 2 == 0 else -1]:
-                value = pools[name].submit(candidates[name]).result()
+                value = processes[name]()
                 if number >= 0:
                     measured[name].append(value)
     return measured
@@ -52,9 +56,16 @@ def figures_of(
     return figures
 
 
-def _own_process() -> ProcessPoolExecutor:
+@contextmanager
+def _own_process(candidate: Measurement | PeerCall) -> Iterator[Callable[[], float]]:
     """Started afresh: it inherits no memory and no threads of this process."""
-    return ProcessPoolExecutor(1, get_context("spawn"), initializer=_single_threaded_opencv)
+    if isinstance(candidate, PeerCall):
+        with PeerProcess(candidate.interpreter) as process:
+            yield lambda: process.call(candidate.function, candidate.arguments)
+    else:
+        spawn = get_context("spawn")
+        with ProcessPoolExecutor(1, spawn, initializer=_single_threaded_opencv) as pool:
+            yield lambda: pool.submit(candidate).result()
 
 
 def _single_threaded_opencv() -> None:

@@ -31,6 +31,12 @@ def test_every_photograph_is_packed_both_ways(packed):
     assert manifest.num_images("train") == manifest.num_images("val") == 12
 
 
+def test_longer_epochs_repeat_the_images_that_are_only_decoded(tmp_path):
+    source = write_class_folders(tmp_path / "source")
+    _, manifest = pack_both_ways(source, tmp_path, crop_size=32, repeat=3)
+    assert (manifest.num_images("train"), manifest.num_images("val")) == (12, 36)
+
+
 @pytest.mark.parametrize("group", [loader.DIRECT, loader.RANDOM_SCALE])
 @pytest.mark.parametrize("candidate", LOADERS, ids=lambda candidate: candidate.__name__)
 def test_every_candidate_loads_batch_after_batch(packed, candidate, group):
