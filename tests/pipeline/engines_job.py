@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import platform
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +195,9 @@ def main(shards: str, folder: Path) -> None:
     results["different_after_resume"] = job.resumes()
     results["changes"] = job.changes()
     results["skips"] = job.skips()
+    results["versions"] = {"Python": platform.python_version()} | {
+        name: version(name) for name in ("torch", "accelerate", "deepspeed")
+    }
     if job.worker.is_main:
         (folder / "engines.json").write_text(json.dumps(results, indent=1))
     job.worker.close()
