@@ -32,8 +32,9 @@ from tests.pipeline.engine_trials import (
     state_deviation,
     trial_config,
 )
+from tests.shards.pictures import pack_small_set
 from tests.small_run import small_mapping, write_preset
-from tests.torchrun import ROOT, run
+from tests.torchrun import ROOT, run, torchrun_command
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +129,24 @@ class TestTraining:
         assert committed_steps(str(tmp_path / "run" / "checkpoints")) == [1, 2, 3]
         last = read_checkpoint(str(tmp_path / "run" / "checkpoints" / step_name(3)))
         assert last.facts["world_size"] == 2
+
+
+@pytest.mark.gpu
+@pytest.mark.dist
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+@pytest.mark.parametrize("cell", ENGINES, ids=lambda cell: cell.name)
+def test_two_gpus_go_through_all_phases_and_resume(cell: Cell, tmp_path: Path) -> None:
+    shards = pack_small_set(tmp_path / "set", images=36, images_per_shard=7)
+    parallel = {"engine": cell.engine, "zero_stage": cell.zero_stage}
+    folder, log = tmp_path / "run", tmp_path / "log"
+    for joint in (2, 4):
+        schedule = {"completion": 2, "discriminator": 2, "joint": joint}
+        mapping = small_mapping(shards, folder, schedule=schedule, parallel=parallel)
+        preset = write_preset(tmp_path / "preset.yaml", mapping)
+        command = torchrun_command(2, "launch/train.py", "--config", str(preset))
+        assert run(command, log) == 0, log.read_text()
+    assert committed_steps(str(folder / "checkpoints")) == list(range(1, 9))
 
 
 def test_the_engine_may_change_on_resume() -> None:
