@@ -11,8 +11,7 @@ if TYPE_CHECKING:
 
 PACKAGES = {"accelerate": "accelerate", "deepspeed": "deepspeed"}  # engine -> package and extra
 
-# What the three stages of ZeRO that are offered have in common, the others lack.
-_STAGES = (0, 1, 2)
+_STAGES = (0, 1, 2)  # of ZeRO: in these every rank has all parameters
 
 
 def engine_faults(config: Config) -> list[str]:

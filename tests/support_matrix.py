@@ -98,7 +98,8 @@ entered by hand. Run with {versions}.
 
 Numbers are the largest relative deviations from `ddp` on two workers. *One step*: from the same
 checkpoint, a step of that phase; *figures* are losses and gradient norms, *state* is every tensor
-of the checkpoint, relative to its largest value; passed is what stays within {TOLERANCE:.0e}.
+of the checkpoint, relative to its largest value (but for biases that batch norm takes away again:
+their gradients are rounding noise); passed is what stays within {TOLERANCE:.0e}.
 *Whole run*: {TOTAL_STEPS} steps through all phases; passed is what stays within the deviation of
 `ddp` from itself when its images are off by the last bit: {last_bit}.
 *Saved and resumed*: from a checkpoint inside that phase, every tensor at the end against the run

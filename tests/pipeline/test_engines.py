@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +18,6 @@ from pipeline.engines import launcher_faults
 from pipeline.identity import config_digest
 from pipeline.preflight import check_run
 from pipeline.workers import Worker
-from pipeline.workers.partition import Partition
 from tests.pipeline.engine_results import TOLERANCE, engine_results, step_agrees, whole_agrees
 from tests.pipeline.engine_trials import (
     CELLS,
@@ -32,8 +30,9 @@ from tests.pipeline.engine_trials import (
     state_deviation,
     trial_config,
 )
+from tests.shards.pictures import pack_small_set
 from tests.small_run import small_mapping, write_preset
-from tests.torchrun import ROOT, run
+from tests.torchrun import ROOT, run, torchrun_command
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +127,24 @@ class TestTraining:
         assert committed_steps(str(tmp_path / "run" / "checkpoints")) == [1, 2, 3]
         last = read_checkpoint(str(tmp_path / "run" / "checkpoints" / step_name(3)))
         assert last.facts["world_size"] == 2
+
+
+@pytest.mark.gpu
+@pytest.mark.dist
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+@pytest.mark.parametrize("cell", ENGINES, ids=lambda cell: cell.name)
+def test_two_gpus_go_through_all_phases_and_resume(cell: Cell, tmp_path: Path) -> None:
+    shards = pack_small_set(tmp_path / "set", images=36, images_per_shard=7)
+    parallel = {"engine": cell.engine, "zero_stage": cell.zero_stage}
+    folder, log = tmp_path / "run", tmp_path / "log"
+    for joint in (2, 4):
+        schedule = {"completion": 2, "discriminator": 2, "joint": joint}
+        mapping = small_mapping(shards, folder, schedule=schedule, parallel=parallel)
+        preset = write_preset(tmp_path / "preset.yaml", mapping)
+        command = torchrun_command(2, "launch/train.py", "--config", str(preset))
+        assert run(command, log) == 0, log.read_text()
+    assert committed_steps(str(folder / "checkpoints")) == list(range(1, 9))
 
 
 def test_the_engine_may_change_on_resume() -> None:
@@ -253,51 +270,3 @@ def test_an_accelerate_file_has_a_header_with_its_command(name: str) -> None:
     assert "Command" in header
     assert f"--config_file launch/accelerate/{name}.yaml" in header
     assert yaml.safe_load(text)["mixed_precision"] == "no"
-
-
-class TestPartition:
-    """Of a rank alone: the whole is its part, and what belongs nowhere is refused."""
-
-    def partition(self) -> tuple[Partition, torch.optim.Optimizer, torch.Tensor]:
-        network = torch.nn.Linear(2, 3)
-        parameters = list(network.parameters())
-        flat = torch.cat([parameter.detach().flatten() for parameter in parameters])
-        whole = torch.cat([flat, torch.zeros(1)])  # padded to an even number
-        offset = 0
-        for parameter in parameters:
-            count = parameter.numel()
-            parameter.data = whole[offset : offset + count].view(parameter.shape)
-            offset += count
-        span = whole.clone().requires_grad_()
-        optimizer = torch.optim.Adam([span], fused=True)
-        zero = SimpleNamespace(
-            optimizer=optimizer, bit16_groups=[parameters], bit16_groups_flat=[whole],
-            single_partition_of_fp32_groups=[span],
-        )  # fmt: skip
-        return Partition(zero, network, Worker()), optimizer, span
-
-    def test_what_is_gathered_is_what_is_loaded(self) -> None:
-        partition, optimizer, span = self.partition()
-        assert partition.gather() == {}
-        span.grad = torch.cat([torch.arange(9.0), torch.zeros(1)])  # nothing reaches the padding
-        optimizer.step()
-        gathered = {name: tensor.clone() for name, tensor in partition.gather().items()}
-        assert gathered["weight.exp_avg"].shape == (3, 2)
-        assert float(gathered["bias.step"]) == 1
-        other, its_optimizer, its_span = self.partition()
-        other.load_(gathered)
-        for name, value in optimizer.state[span].items():
-            assert torch.equal(its_optimizer.state[its_span][name], value), name
-
-    @pytest.mark.parametrize(
-        ("tensors", "part"),
-        [
-            ({"other.exp_avg": torch.zeros(1)}, "state for other, which does not exist"),
-            ({"bias.exp_avg": torch.zeros(3)}, "lacks exp_avg of 1 parameters, weight"),
-            ({"bias.step": torch.tensor(1.0), "weight.step": torch.tensor(2.0)}, r"\[1.0, 2.0\]"),
-        ],
-    )
-    def test_state_that_does_not_fit_is_refused(self, tensors: dict, part: str) -> None:
-        partition, *_ = self.partition()
-        with pytest.raises(ValueError, match=part):
-            partition.load_(tensors)
