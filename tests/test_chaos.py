@@ -11,7 +11,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from pipeline.checkpoint import CheckpointWriter, committed_steps, is_intact, step_name
+from pipeline.checkpoint import committed_steps, is_intact, step_name
+from pipeline.checkpoint_writer import CheckpointWriter
 from pipeline.config import Config
 from shards.mixture import Mixture, WeightedSet
 from tests.chaos.disturbances import KILLS, can_lock, draw, locked

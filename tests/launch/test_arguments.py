@@ -91,7 +91,7 @@ def test_words_of_the_verb_stay_apart_from_fields() -> None:
         (["--train.batch-size"], "needs a value"),
         (["--train.batch-size", "--seed", "3"], "needs a value"),
         (["--config", "quickstrat"], "presets that ship"),
-        (["--train.precision", "fp8"], "'fp32' or 'bf16'"),
+        (["--train.precision", "fp8"], "'fp32', 'bf16' or 'fp16'"),
         (["--data.mixture", "[{shards: a"], "--data.mixture [{shards: a: this is not YAML"),
         (["--data.mixture", "{shards: a}"], "data.mixture is {'shards': 'a'}"),
         (["--data.mixture", "a"], "data.mixture is 'a'"),

@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pipeline.checkpoint import CheckpointWriter, step_name
+from pipeline.checkpoint import step_name
+from pipeline.checkpoint_writer import CheckpointWriter
 from pipeline.config import Config
 from pipeline.feed import DeviceFeed
 from pipeline.networks.registry import build_completion, build_discriminator
