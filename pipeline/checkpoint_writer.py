@@ -92,6 +92,7 @@ class CheckpointWriter:
         self._committed_at = time.monotonic()
         self._newest = -1
         self._error: BaseException | None = None
+        self._last_failure: BaseException | None = None  # of the checkpoint that is being written
         self._hurried = False  # somebody waits: the pause between two attempts ends
         self._thread: threading.Thread | None = None
 
@@ -141,7 +142,7 @@ class CheckpointWriter:
         """Raises OSError if no checkpoint can be written any more. Never waits."""
         with self._changed:
             if self._error is None and self._patience.is_over:
-                self._error = TimeoutError("the store does not answer")
+                self._error = self._last_failure or TimeoutError("the store does not answer")
             error = self._error
         if error is None:
             return
@@ -202,6 +203,8 @@ class CheckpointWriter:
                 is_new = commit(self.url, copy.step, copy.files())
                 break
             except Exception as error:
+                with self._changed:
+                    self._last_failure = error
                 pause_s = self._patience.pause_after(error)
                 if pause_s is None:
                     raise
@@ -212,6 +215,7 @@ class CheckpointWriter:
             copy = self._newest_after(pause_s, copy)
         with self._changed:
             self._newest = copy.step
+            self._last_failure = None
             self._committed_at = time.monotonic()
             self._patience.stored(more_waits=True)
         name = step_name(copy.step)

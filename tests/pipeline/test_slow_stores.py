@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import itertools
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,7 +28,8 @@ from shards.storage import join_url, list_names, read_bytes, remove_tree
 from tests.shards.pictures import pack_small_set
 from tests.small_run import small_config
 
-URL = "memory://slow"
+URL = "memory://slow"  # each test has one of its own, see `store`
+_NUMBERS = itertools.count()
 
 
 class Store:
@@ -52,8 +55,12 @@ class Store:
 def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     faulty = Store()
     pipe_file = MemoryFileSystem.pipe_file
+    folder = f"slow-{next(_NUMBERS)}/"
+    monkeypatch.setattr(sys.modules[__name__], "URL", f"memory://{folder.rstrip('/')}")
 
     def write(filesystem, path, value, **options):
+        if folder not in path:  # a thread that an earlier test has left
+            return pipe_file(filesystem, path, value, **options)
         faulty.write(path, lambda: pipe_file(filesystem, path, value, **options))
 
     monkeypatch.setattr(MemoryFileSystem, "pipe_file", write)
@@ -246,6 +253,7 @@ def test_a_run_trains_on_while_its_store_hangs_and_ends_with_all_its_files(
     for name in ("evaluation.json", "curves.png", f"sheets/{step_name(12)}.png"):
         assert read_bytes(join_url(URL, name))
     # The metrics up to a checkpoint are stored before it.
+    folder = URL.removeprefix("memory:/")
     for step in steps_stored:
-        mark = store.written.index(f"/slow/checkpoints/{step_name(step)}/{COMMITTED}")
-        assert "/slow/metrics.jsonl" in store.written[:mark]
+        mark = store.written.index(f"{folder}/checkpoints/{step_name(step)}/{COMMITTED}")
+        assert f"{folder}/metrics.jsonl" in store.written[:mark]
