@@ -108,7 +108,9 @@ class Trial:
     def train(self, until: int = TOTAL_STEPS) -> list[dict[str, float]]:
         """The figures of each step, equal on all ranks, with a checkpoint after each."""
         figures = []
-        writer = CheckpointWriter(self._config.checkpoint_url, 99, lambda message: None)
+        writer = CheckpointWriter(
+            self._config.checkpoint_url, 99, lambda message: None, skip_late=False
+        )
         while self.step < until:
             phase = self._schedule.phase(self.step)
             figures.append(self.advance(phase, self.batches[self.step]))
@@ -119,7 +121,9 @@ class Trial:
             self.step += 1
             tensors = self.state.tensors()
             if self.worker.is_main:
-                facts = state_facts(self._config, self._data, self.worker, self.step)
+                facts = state_facts(
+                    self._config, self._data, self.worker, self.step, self.state.dilation
+                )
                 writer.save(self.step, tensors, facts)
         writer.close()
         self.worker.barrier()
