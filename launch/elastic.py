@@ -28,7 +28,8 @@ from launch.node_address import (
     is_port_busy,
     resolve,
 )
-from pipeline.config import Config, world_size_faults
+from pipeline.config import Config
+from pipeline.config_faults import world_size_faults
 
 _TRAIN = Path(__file__).resolve().with_name("train.py")
 _POLL_S = 1.0

@@ -19,7 +19,8 @@ from rich.console import Console
 from launch.agent import die_with_agent, is_elastic, stop_agent_after
 from launch.arguments import parse_with_config
 from launch.command import EXIT_TRY_AGAIN
-from pipeline.config import Config, config_mapping, world_size_faults
+from pipeline.config import Config, config_mapping
+from pipeline.config_faults import world_size_faults
 from pipeline.preflight import check_run, index_foreign_sets, world_size_from_environment
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from pipeline.config import Config
 
 # What the weights at a step depend on. The rest (paths, intervals, timeouts) may change on resume,
-# and so may the length of the last phase: it only moves the end. `parallel` is not here either: all
-# engines save the same whole state and follow the same trajectory, if not to the last bit.
+# and so may the length of the last phase: it only moves the end. The engine may change too: all of
+# them save the same whole state and follow the same trajectory, if not to the last bit.
 _TRAJECTORY = {
     "seed": None,
     "data": ("short_side_min", "short_side_max", "horizontal_flip", "weight"),

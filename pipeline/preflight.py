@@ -6,7 +6,8 @@ import os
 import time
 from collections.abc import Callable
 
-from pipeline.config import Config, world_size_faults
+from pipeline.config import Config
+from pipeline.config_faults import world_size_faults
 from pipeline.deepspeed_settings import deepspeed_file_faults
 from pipeline.engines import launcher_faults, require_package
 from pipeline.schedule import resolve_schedule

@@ -7,12 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.config import (
-    Config,
-    config_mapping,
-    parse_config,
-    world_size_faults,
-)
+from pipeline.config import Config, config_mapping, parse_config
+from pipeline.config_faults import world_size_faults
 from shards.mixture import WeightedSet
 
 PRESETS = sorted((Path(__file__).parents[2] / "launch" / "presets").glob("*.yaml"))
