@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
+# Test files that run side by side. Threads that wait by spinning would take each other's cores.
+TEST_PROCESSES ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile
 # One that the network has not seen: the right-hand part of Chelsea the cat.
 PHOTOGRAPH ?= data/samples/val/chelsea/chelsea-271-96-160.png
 
@@ -22,10 +25,10 @@ quickstart: $(VENV)/.installed
 	@echo "Your own photograph:    $(BIN)/glcic complete PHOTO --hole X,Y,WIDTH,HEIGHT --checkpoint runs/quickstart"
 
 test: $(VENV)/.installed-dev check
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 test-fast: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q -m "not slow and not dist"
+	$(PYTEST) -m "not slow and not dist"
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

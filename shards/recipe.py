@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from shards.fault import shown
+
 _EXTENSIONS = {"jpeg": "jpg", "png": "png", "webp": "webp", "raw": "npy"}
 
 
@@ -66,7 +68,7 @@ def recipe_faults(recipe: PackRecipe, prefix: str = "pack") -> list[str]:
 
     def require(holds: bool, field_name: str, value: object, allowed: str) -> None:
         if not holds:
-            faults.append(f"{prefix}.{field_name} is {value}: {allowed}")
+            faults.append(f"{prefix}.{field_name} is {shown(value)}: {allowed}")
 
     size = recipe.crop_size
     require(

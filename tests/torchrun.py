@@ -19,6 +19,10 @@ def torchrun_command(workers: int, *arguments: str) -> list[str]:
     return [*launcher, f"--nproc_per_node={workers}", *arguments]
 
 
+def train_command(workers: int, preset: Path, *overrides: str) -> list[str]:
+    return torchrun_command(workers, "launch/train.py", "--config", str(preset), *overrides)
+
+
 @contextmanager
 def job(command: list[str], log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
     """A command in a session of its own, from the repository's root, its output in `log`."""

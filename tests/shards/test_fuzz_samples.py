@@ -212,6 +212,12 @@ def test_an_edited_manifest_is_read_or_refused(edited: Any) -> None:
     check_manifest(json.dumps(edited).encode())
 
 
+def test_a_control_code_in_a_recipe_is_told_in_printable_characters() -> None:
+    content = json.loads(MANIFEST.to_json())
+    content["recipe"]["encoding"] = "\x1f"
+    check_manifest(json.dumps(content).encode())
+
+
 @pytest.mark.parametrize("place", ["classes", "recipe", "mean_color", "converted", "plan_sha256"])
 @pytest.mark.parametrize("depth", [*range(100, 1000, 100), 20_000])
 def test_a_deeply_nested_manifest_is_refused(place: str, depth: int) -> None:
