@@ -11,7 +11,7 @@ from pipeline.checkpoint import CheckpointWriter
 from pipeline.config import Config, config_mapping
 from pipeline.schedule import Schedule
 from pipeline.telemetry import Telemetry
-from shards.storage import join_url, write_bytes
+from shards.storage import join_url, remove_unfinished, write_bytes
 
 
 class RunFiles:
@@ -19,6 +19,7 @@ class RunFiles:
 
     def __init__(self, config: Config, schedule: Schedule, start: int, console: Console) -> None:
         self.folder = config.run_folder
+        remove_unfinished(self.folder)  # of generations that were killed; this one is yet to write
         self.checkpoints = CheckpointWriter(
             config.checkpoint_url, config.checkpoint.keep, announce=self._say
         )
