@@ -18,7 +18,7 @@ from pipeline.config import Config, config_mapping
 from pipeline.file_queue import FileQueue
 from pipeline.schedule import Schedule
 from pipeline.telemetry import METRICS, Telemetry
-from shards.storage import join_url, storage_counters, write_bytes
+from shards.storage import join_url, remove_unfinished, storage_counters, write_bytes
 
 _METRICS_WAIT_S = 60.0  # of a checkpoint's attempt, for the metrics before it
 
@@ -30,6 +30,7 @@ class RunFiles:
         self.folder = config.run_folder
         give_up_after_s = config.checkpoint.give_up_after_s
         self.queue = FileQueue(self._say, give_up_after_s)
+        remove_unfinished(self.folder)  # of generations that were killed; this one is yet to write
         self.checkpoints = CheckpointWriter(
             config.checkpoint_url, config.checkpoint.keep, self._say,
             give_up_after_s=give_up_after_s, skip_late=config.checkpoint.skip_late,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import sys
 import uuid
@@ -35,6 +36,7 @@ _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 16.0
 _JITTER_S = 1.0
 _PIECE_BYTES = 4 << 20
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.part")  # as _publish names it
 
 
 @dataclass
@@ -151,6 +153,16 @@ def _publish(path: Path, fill: Callable[[BinaryIO], Any]) -> None:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def remove_unfinished(url: str) -> None:
+    """Removes what writers that were killed left below a local folder. No other may write there."""
+    if not is_local(url):
+        return  # an object store shows nothing unfinished
+    for folder, _, names in os.walk(local_path(url)):
+        for name in names:
+            if _UNFINISHED.fullmatch(name):
+                Path(folder, name).unlink(missing_ok=True)
 
 
 def upload_file(source: Path, url: str) -> None:

@@ -23,7 +23,6 @@ Role = Literal["agent", "worker", "reader"]
 
 _STEP = re.compile(r"(completion|discriminator|joint) step (\d+)/\d+:")
 _TOKEN, _NODE = "GLCIC_CHAOS", "GLCIC_CHAOS_NODE"
-_START_AGAIN_AFTER_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -40,9 +39,11 @@ class Job:
 
     def __init__(
         self, hosts: Namespaces | Loopback, nodes: str, preset: Path, folder: Path,
-        silence_s: int = 5, workers: int = 1,
+        silence_s: int = 5, workers: int = 1, absence_s: float = 1.0,
     ) -> None:  # fmt: skip
         self.hosts = hosts
+        # Of a node whose agent has ended; it comes back earlier once the others train without it.
+        self._absence_s = absence_s
         self.token = uuid.uuid4().hex
         self.starts = dict.fromkeys(NODES, 0)
         self.finished: list[Finished] = []
@@ -96,7 +97,8 @@ class Job:
             if agent.poll() is None or self.is_done():
                 continue
             ended = self._ended.setdefault(node, time.monotonic())
-            if time.monotonic() - ended >= _START_AGAIN_AFTER_S:
+            away_s = time.monotonic() - ended
+            if away_s >= self._absence_s or self.first_step_after(ended) is not None:
                 self._sweep(node)  # as a container takes all its processes with it
                 self.start(node)
 
