@@ -28,7 +28,7 @@ def test_what_a_killed_generation_left_unfinished_is_gone_once_the_next_one_star
     (tmp_path / "notes.part").write_text("not ours")
     assert len(list(tmp_path.rglob(".*.part"))) == 2
     config = small_config("unused", tmp_path)
-    RunFiles(config, schedule(config), start=0, console=Console(quiet=True)).close()
+    RunFiles(config, schedule(config), start=0, console=Console(quiet=True)).close(60)
     assert [path.name for path in tmp_path.rglob("*.part")] == ["notes.part"]
 
 
