@@ -29,7 +29,7 @@ from tests.torchrun import ROOT
 def test_a_run_whose_processes_are_killed_ends_in_the_bits_of_one_left_alone(
     tmp_path: Path,
 ) -> None:
-    settings = Settings(minutes=1.0, seed=7, kills=2, elastic=False, hosts="auto")
+    settings = Settings(minutes=1.0, seed=7, kills=2, elastic=False, hosts="auto", burst_share=1.0)
     result = run_chaos(settings, tmp_path / "chaos", Console(quiet=True))
     assert result.faults == []
     assert result.weights is not None
