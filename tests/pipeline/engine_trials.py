@@ -62,7 +62,11 @@ class Cell:
 
 
 ENGINES = [Cell("ddp"), Cell("accelerate"), *(Cell("deepspeed", stage) for stage in (0, 1, 2))]
-CELLS = [*ENGINES, *(dataclasses.replace(cell, precision="bf16") for cell in ENGINES)]
+CELLS = [
+    *ENGINES,
+    *(dataclasses.replace(cell, precision="bf16") for cell in ENGINES),
+    *(dataclasses.replace(cell, precision="fp16") for cell in ENGINES[:2]),  # DeepSpeed has none
+]
 ZERO = ENGINES[2:]
 FURTHER = {  # further settings: the cells that are held against the first one
     "micro-batches": [

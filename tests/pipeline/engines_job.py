@@ -183,7 +183,7 @@ def main(shards: str, folder: Path) -> None:
     for cell in CELLS:
         job.whole(cell)
     results: dict[str, Any] = {"cells": [], "further": {}}
-    for precision in ("fp32", "bf16"):
+    for precision in dict.fromkeys(cell.precision for cell in CELLS):
         cells = [cell for cell in CELLS if cell.precision == precision]
         results["cells"] += job.rows(cells, cells[0].name)
     for settings, (reference, *cells) in FURTHER.items():
