@@ -111,20 +111,17 @@ def _read(config: Config) -> Checkpoint:
 
 def _described(url: str) -> tuple[str, dict[str, Any]]:
     """The exact URL, and what the checkpoint or the exported network says of itself."""
-    for exported in (url, join_url(url, EXPORT_FOLDER)):
-        # A run's folder holds both; what is to go on is its checkpoint.
-        if exists(join_url(exported, DESCRIPTION)) and not _has_checkpoint(url):
-            return exported, json.loads(read_file(exported, DESCRIPTION, read_commitment(exported)))
-    found = find_checkpoint(url)
-    return found, json.loads(read_file(found, STATE, read_commitment(found)))
-
-
-def _has_checkpoint(url: str) -> bool:
-    try:
-        find_checkpoint(url)
-    except FileNotFoundError:
-        return False
-    return exists(join_url(find_checkpoint(url), STATE))
+    exported = url
+    if not exists(join_url(url, DESCRIPTION)):
+        try:
+            # A run's folder holds an exported network too; what is to go on is its checkpoint.
+            found = find_checkpoint(url)
+            return found, json.loads(read_file(found, STATE, read_commitment(found)))
+        except FileNotFoundError:
+            exported = join_url(url, EXPORT_FOLDER)
+            if not exists(join_url(exported, DESCRIPTION)):
+                raise
+    return exported, json.loads(read_file(exported, DESCRIPTION, read_commitment(exported)))
 
 
 def _difference_faults(url: str, theirs: dict[str, Any], mine: dict[str, Any]) -> list[str]:
