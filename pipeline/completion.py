@@ -1,8 +1,8 @@
 """Completion of images of any size: only what a hole can see is run, known pixels come back exact.
 
-The output at a pixel depends on the input at most 151 pixels away. A window of the image that
-leaves this much room around a hole, and that starts where the network's strides do, therefore gives
-what the whole image would give.
+The output at a pixel depends on the input in a limited distance only (GLCIC's: 151 pixels). A
+window of the image that leaves this much room around a hole, and that starts where the network's
+strides do, therefore gives what the whole image would give.
 """
 
 from __future__ import annotations
@@ -16,14 +16,12 @@ from torch import nn
 
 from pipeline.blending import blended
 from pipeline.metrics import quantized
-from pipeline.networks.completion import SIZE_MULTIPLE
-
-CONTEXT_PX = 152  # around a hole: half the receptive field of 303, a multiple of SIZE_MULTIPLE
+from pipeline.networks.erasing import ErasingNetwork
 
 
 @dataclass(frozen=True)
 class Window:
-    """A rectangle of the image; all four numbers are multiples of SIZE_MULTIPLE."""
+    """A rectangle of the image; all four numbers are multiples of the network's `size_multiple`."""
 
     top: int
     left: int
@@ -91,28 +89,39 @@ def predicted(
     `network` is in eval mode and on `device`.
     """
     height, width = mask.shape
-    image, mask = _padded(image), _padded(mask.astype(np.uint8)).astype(bool)
+    context_px, multiple = _geometry(network)
+    image = _padded(image, multiple)
+    mask = _padded(mask.astype(np.uint8), multiple).astype(bool)
     result = image.astype(np.float32) / 255
-    for window in windows_of(mask):
+    for window in windows_of(mask, context_px, multiple):
         hole = mask[window.slices]
         raw = _raw_output(network, image[window.slices], hole, device)
         result[window.slices][hole] = raw[hole]
     return result[:height, :width]
 
 
-def windows_of(mask: np.ndarray) -> list[Window]:
+def _geometry(network: nn.Module) -> tuple[int, int]:
+    """How far it sees and what its input's sides are multiples of; GLCIC's, if it does not say."""
+    return (
+        getattr(network, "context_px", ErasingNetwork.context_px),
+        getattr(network, "size_multiple", ErasingNetwork.size_multiple),
+    )
+
+
+def windows_of(mask: np.ndarray, context_px: int, multiple: int) -> list[Window]:
     """Windows that hold every hole with its context; holes that share context share a window.
 
-    `mask` bool (H, W), both sides multiples of SIZE_MULTIPLE.
+    `mask` bool (H, W), both sides multiples of `multiple`, as the windows' are.
     """
-    reach = np.ones(2 * [2 * CONTEXT_PX + 1], dtype=np.uint8)
+    reach = np.ones(2 * [2 * context_px + 1], dtype=np.uint8)
     visible = cv2.dilate(mask.astype(np.uint8), reach, borderValue=0)
     _, _, boxes, _ = cv2.connectedComponentsWithStats(visible, connectivity=8)
     windows = []
     for box in boxes[1:]:  # the first is the background
         x, y, width, height = (int(value) for value in box[:4])
-        top, left = _floor(y), _floor(x)
-        windows.append(Window(top, left, _ceil(y + height) - top, _ceil(x + width) - left))
+        top, left = y // multiple * multiple, x // multiple * multiple
+        bottom, right = _ceil(y + height, multiple), _ceil(x + width, multiple)
+        windows.append(Window(top, left, bottom - top, right - left))
     return windows
 
 
@@ -146,16 +155,12 @@ def _predicted_at_scale(
     return cv2.resize(values, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-def _floor(value: int) -> int:
-    return value // SIZE_MULTIPLE * SIZE_MULTIPLE
+def _ceil(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
 
 
-def _ceil(value: int) -> int:
-    return -(-value // SIZE_MULTIPLE) * SIZE_MULTIPLE
-
-
-def _padded(array: np.ndarray) -> np.ndarray:
-    """Right and bottom sides continued by reflection to multiples of SIZE_MULTIPLE."""
+def _padded(array: np.ndarray, multiple: int) -> np.ndarray:
+    """Right and bottom sides continued by reflection to multiples of `multiple`."""
     height, width = array.shape[:2]
-    bottom, right = _ceil(height) - height, _ceil(width) - width
+    bottom, right = _ceil(height, multiple) - height, _ceil(width, multiple) - width
     return cv2.copyMakeBorder(array, 0, bottom, 0, right, cv2.BORDER_REFLECT_101)

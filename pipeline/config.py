@@ -46,13 +46,20 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class CompletionConfig:
-    """The completion network (paper, section 3.1 and table 1)."""
+    """The completion network (paper, section 3.1 and table 1), also with DAM blocks; or a U-Net."""
 
-    kind: Literal["glcic"] = "glcic"
+    kind: Literal["glcic", "dam", "unet"] = "glcic"
     width: int = 64  # channels of the first layer; all others scale with it
     block_order: Literal["conv_bn_act", "conv_act_bn"] = "conv_bn_act"
     hole_fill: Literal["mean", "gray"] = "mean"  # colour written into the hole: the set's mean, 0.5
     subtract_fill: bool = True  # centre the input on the fill colour, as the authors' release does
+    input_scale: float = 1.0  # of the image before the first layer; 2, centred on 0.5: [-1, 1]
+    output: Literal["sigmoid", "clamp"] = "sigmoid"  # clamp: to [-1, 1], which becomes [0, 1]
+    attention_kernel: int = 1  # of the DAM blocks' convolutions: 1 or 3
+    attention_skip: Literal["encoder", "none"] = "encoder"  # what a DAM block is joined with
+    depth: int = 4  # of the U-Net: how often it halves the image
+    channels_max: int = 1024  # of the U-Net
+    gate_skips: bool = False  # of the U-Net: what crosses over is weighted by the known pixels
 
 
 @dataclass(frozen=True)
@@ -62,15 +69,26 @@ class DiscriminatorConfig:
     width: int = 64
     local_size: int = 128  # side of the local patch, pixels; the global input is the crop
     num_features: int = 1024  # of each discriminator's vector before fusion
+    # of several holes, what the local patch is centred on: one drawn at random, the box of them all
+    local_patch: Literal["random_hole", "all_holes"] = "random_hole"
 
 
 @dataclass(frozen=True)
 class LossConfig:
     reconstruction: Literal["masked", "global", "hole_and_known"] = "hole_and_known"
+    error: Literal["squared", "absolute"] = "squared"
+    masked_mean: Literal["image", "hole"] = "image"  # of masked: over what it is averaged
     known_weight: float = 0.3  # of the known region's mean beside the hole's, for hole_and_known
-    alpha: float = 0.0004  # weight of the adversarial term (paper, section 4)
+    # Weight of the adversarial term (paper, section 4); auto: moved from that as little as keeps
+    # the reconstruction's gradient at the output at 1 to 10 times the adversarial one's.
+    alpha: float | Literal["auto"] = 0.0004
     discriminator_input: Literal["composite", "raw"] = "composite"
     real_patch: Literal["random", "same"] = "random"  # where the real local patch is taken
+    real_label: float = 1.0  # what the discriminators are taught to say of real images
+    r1_weight: float = 0.0  # of the penalty on the discriminators' slope at real images
+    map_weight: float = 0.001  # of the DAM maps' distance from the true error
+    map_region: Literal["all", "hole", "known"] = "all"  # where the maps are compared with it
+    map_scale: float = 2.0  # the true error is multiplied by this, and clamped to 1
 
 
 @dataclass(frozen=True)
@@ -154,6 +172,7 @@ class LogConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
+    shards: str = ""  # the packed set whose validation samples are taken; empty: data.shards
     every_steps: int = 0  # while training; 0: only at the end
     batch_size: int = 16  # per rank; it does not change the result
     limit: int = 0  # validation samples; 0: all
@@ -191,6 +210,11 @@ class Config:
         return self.checkpoint.url or f"{self.run_folder.rstrip('/')}/checkpoints"
 
     @property
+    def validation_shards(self) -> str:
+        """The set whose validation samples a run is evaluated on and shown by."""
+        return self.evaluation.shards or self.data.shards
+
+    @property
     def crop_size(self) -> int:
         """Side of the training crop, pixels: a property of the packed set."""
         return self.pack.crop_size
@@ -221,13 +245,25 @@ def _typed(mapping: Mapping[str, Any]) -> tuple[Config, list[str]]:
         return adapter.validate_python(values), []
     except pydantic.ValidationError as error:
         faults = error.errors()
+    messages: dict[str, list[str]] = {}  # a field that may be of several types has one for each
     for fault in faults:
-        _remove(values, fault["loc"])
-    lines = [
-        f"{'.'.join(map(str, fault['loc']))} is {fault['input']!r}: {fault['msg']}"
-        for fault in faults
-    ]
+        place = ".".join(map(str, _place(values, fault["loc"])))
+        messages.setdefault(f"{place} is {fault['input']!r}", []).append(fault["msg"])
+    for path in [_place(values, fault["loc"]) for fault in faults]:
+        _remove(values, path)
+    lines = [f"{place}: {'; or: '.join(found)}" for place, found in messages.items()]
     return adapter.validate_python(values), lines
+
+
+def _place(values: Any, location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """As far as it leads through the values; what follows names one of a field's types."""
+    place: list[int | str] = []
+    for key in location:
+        if not isinstance(values, (dict, list, tuple)):
+            break
+        place.append(key)
+        values = values.get(key) if isinstance(values, dict) else values[int(key)]
+    return tuple(place)
 
 
 def _remove(values: dict[str, Any], path: tuple[int | str, ...]) -> None:

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from pipeline.engines import engine_faults
+from pipeline.model_faults import model_faults
 from shards.mixture import share_lanes
 from shards.order import lanes_of
 from shards.recipe import recipe_faults
@@ -25,7 +26,7 @@ def config_faults(config: Config) -> list[str]:
                 value = getattr(value, part)
             faults.append(f"{name} is {value!r}: {allowed}")
 
-    data, loss, schedule, train = config.data, config.loss, config.schedule, config.train
+    data, schedule, train = config.data, config.schedule, config.train
     require(config.seed >= 0, "seed", "must not be negative")
     named = config.name not in ("", ".", "..") and "/" not in config.name
     require(named, "name", "must be a word without a slash, it becomes a folder")
@@ -43,20 +44,7 @@ def config_faults(config: Config) -> list[str]:
         share_lanes(max(train.batch_size, 1), [data.weight, *(one.weight for one in data.mixture)])
     except ValueError as error:
         faults.append(f"data.weight and data.mixture: {error}")
-    require(
-        config.completion.width >= 8 and config.completion.width % 2 == 0,
-        "completion.width",
-        "an even number, at least 8",
-    )
-    require(config.discriminator.width >= 4, "discriminator.width", "at least 4")
-    require(config.discriminator.num_features >= 1, "discriminator.num_features", "at least 1")
-    require(
-        16 <= config.discriminator.local_size <= crop,
-        "discriminator.local_size",
-        f"16 to pack.crop_size ({crop})",
-    )
-    require(0 <= loss.known_weight < math.inf, "loss.known_weight", "at least 0, and finite")
-    require(0 <= loss.alpha < math.inf, "loss.alpha", "at least 0, and finite")
+    faults += model_faults(config)
     for phase in ("completion", "discriminator", "joint"):
         require(getattr(schedule, phase) >= 0, f"schedule.{phase}", "must not be negative")
     require(

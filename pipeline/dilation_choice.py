@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +55,8 @@ def settle_dilation_(
     Collective: every rank must call.
     """
     asked = config.train.dilation
-    network = cast(CompletionNetwork, network)
+    if not isinstance(network, CompletionNetwork):
+        return  # it has no dilated layers
     if recorded is not None:
         network.dilation = str(recorded)
         if asked == AUTO:

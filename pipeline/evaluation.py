@@ -185,7 +185,7 @@ def evaluate_network(
 
     evaluation = evaluate(
         network,
-        config.data.shards,
+        config.validation_shards,
         device=worker.device,
         rank=worker.rank,
         world_size=worker.world_size,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.config import Config
-from pipeline.masking import patch_corners, rasterize, unpack_masks
+from pipeline.masking import enclosing_hole, patch_corners, rasterize, unpack_masks
 from pipeline.step import TrainingBatch
 from shards.order import lanes_of
 from shards.randomness import integers
@@ -75,6 +75,8 @@ class DeviceFeed:
         real_holes = torch.from_numpy(batch.discriminator_holes).to(self._device, non_blocking=True)
         if self._config.loss.real_patch == "same":
             real_holes = holes
+        if self._config.discriminator.local_patch == "all_holes":
+            holes, real_holes = enclosing_hole(holes), enclosing_hole(real_holes)
         choice = self._chosen_holes(batch.step, holes.shape[1])
         return TrainingBatch(
             images=images_to_device(batch.images, self._device),

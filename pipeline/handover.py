@@ -48,19 +48,13 @@ def handover_faults(config: Config) -> list[str]:
     url, description = _described(config.start.checkpoint)
     if "config" not in description:
         if config.start.take == "completion":
-            return _difference_faults(
-                url, {"completion": description["completion"]}, dataclasses.asdict(config)
-            )
+            return _completion_faults(url, description["completion"], config)
         return [
             f"start.take is {config.start.take!r}, but {url} holds a completion network alone; set "
             "--start.take completion"
         ]
     theirs = parse_config(description["config"])
-    faults = _difference_faults(
-        url,
-        {"completion": dataclasses.asdict(theirs.completion)},
-        dataclasses.asdict(config),
-    )
+    faults = _completion_faults(url, dataclasses.asdict(theirs.completion), config)
     if config.start.take != "completion":
         discriminators = _difference_faults(
             url,
@@ -77,6 +71,11 @@ def handover_faults(config: Config) -> list[str]:
             for fault in discriminators
         ]
     if config.start.take == "all":
+        if config.completion.kind == "dam" and theirs.completion.kind == "glcic":
+            faults.append(
+                f"start.take is 'all', but in {url} the optimizers remember nothing of the DAM "
+                "blocks; set --start.take networks"
+            )
         faults += [
             f"{name}.kind is {mine!r}, but {url} was made with {kind!r}, whose memory it cannot "
             "use; set --start.take networks"
@@ -124,6 +123,13 @@ def _described(url: str) -> tuple[str, dict[str, Any]]:
     return exported, json.loads(read_file(exported, DESCRIPTION, read_commitment(exported)))
 
 
+def _completion_faults(url: str, theirs: dict[str, Any], config: Config) -> list[str]:
+    """A network with DAM blocks may take over one without."""
+    if theirs["kind"] == "glcic" and config.completion.kind == "dam":
+        theirs = {name: v for name, v in theirs.items() if name not in _OF_DAM}
+    return _difference_faults(url, {"completion": theirs}, dataclasses.asdict(config))
+
+
 def _difference_faults(url: str, theirs: dict[str, Any], mine: dict[str, Any]) -> list[str]:
     """Fields of the networks that decide which tensors there are, where they differ."""
     return [
@@ -134,7 +140,20 @@ def _difference_faults(url: str, theirs: dict[str, Any], mine: dict[str, Any]) -
     ]
 
 
+_OF_DAM = ("kind", "attention_kernel", "attention_skip")
 _SHAPING = {
-    "completion": ("kind", "width", "block_order", "subtract_fill"),
+    "completion": (
+        "kind",
+        "width",
+        "block_order",
+        "subtract_fill",
+        "input_scale",
+        "output",
+        "attention_kernel",
+        "attention_skip",
+        "depth",
+        "channels_max",
+        "gate_skips",
+    ),
     "discriminator": ("width", "local_size", "num_features"),
 }

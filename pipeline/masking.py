@@ -37,6 +37,20 @@ def composite(raw: Tensor, image: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask > 0.5, raw, image)
 
 
+def enclosing_hole(holes: Tensor) -> Tensor:
+    """(N, 1, 4): the smallest rectangle around all holes (N, H, 4) of each sample."""
+    x, y, width, height = holes.long().unbind(-1)
+    # One without an area is no hole; it must not move the rectangle.
+    empty = (width == 0) | (height == 0)
+    far = torch.iinfo(torch.int64).max
+    left, top = (start.masked_fill(empty, far).amin(dim=1) for start in (x, y))
+    right, bottom = (
+        (start + length).masked_fill(empty, 0).amax(dim=1)
+        for start, length in ((x, width), (y, height))
+    )
+    return torch.stack([left, top, right - left, bottom - top], dim=-1).unsqueeze(1)
+
+
 def patch_corners(holes: Tensor, choice: Tensor, patch_size: int, image_size: int) -> Tensor:
     """Top-left corners (N, 2) int64, as (y, x), of patches that lie wholly inside the image.
 

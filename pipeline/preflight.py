@@ -13,7 +13,7 @@ from pipeline.engines import launcher_faults, require_package
 from pipeline.schedule import resolve_schedule
 from shards.dataset import ShardSet
 from shards.foreign import index_foreign_shards
-from shards.manifest import MANIFEST_NAME, Manifest
+from shards.manifest import MANIFEST_NAME, Manifest, load_manifest
 from shards.mixture import Mixture, WeightedSet
 from shards.pack_record import RECORDS
 from shards.storage import exists, join_url, list_names
@@ -47,7 +47,7 @@ def check_run(config: Config, world_size: int) -> Mixture:
     if config.data.damaged == "stop":
         for one, manifest in zip(mixture.sets, mixture.manifests, strict=True):
             ShardSet(one.shards, "train", config.data.cache, manifest=manifest).close()
-    ShardSet(config.data.shards, "val", config.data.cache, manifest=mixture.manifests[0]).close()
+    ShardSet(config.validation_shards, "val", config.data.cache).close()
     return mixture
 
 
@@ -112,7 +112,9 @@ def set_faults(config: Config, shards: str, manifest: Manifest) -> list[str]:
 
 def _amount_faults(config: Config, mixture: Mixture) -> list[str]:
     faults = []
-    if mixture.num_samples("val") == 0:
+    if config.evaluation.shards:
+        faults += _validation_faults(config, load_manifest(config.evaluation.shards))
+    elif mixture.num_samples("val") == 0:
         remedy = (
             "pack it with pack.validation_fraction above 0"
             if mixture.manifests[0].plan_sha256
@@ -133,6 +135,22 @@ def _amount_faults(config: Config, mixture: Mixture) -> list[str]:
             )
     if not faults and not resolve_schedule(config.schedule, mixture.steps_per_epoch("train")).total:
         faults.append("schedule has no step")
+    return faults
+
+
+def _validation_faults(config: Config, manifest: Manifest) -> list[str]:
+    url, packed = config.evaluation.shards, manifest.recipe.crop_size
+    faults = []
+    if packed != config.crop_size:
+        faults.append(
+            f"evaluation.shards is {url}, whose images have {packed} pixels, but pack.crop_size is "
+            f"{config.crop_size}; pack it with --pack.crop_size {config.crop_size}"
+        )
+    if manifest.num_samples("val") == 0:
+        faults.append(
+            f"evaluation.shards is {url}, which has no validation images; pack it with a "
+            "pack.validation_fraction above 0"
+        )
     return faults
 
 

@@ -15,6 +15,8 @@ from pipeline.config import Config, config_mapping, parse_config
 from pipeline.dilation_choice import recorded_dilation, require_same_dilation, settle_dilation_
 from pipeline.freezing import freeze_
 from pipeline.identity import config_digest, trajectory_mapping
+from pipeline.networks.dam import with_fresh_attention
+from pipeline.networks.dilation import NATIVE
 from pipeline.networks.registry import build_completion, build_discriminator
 from pipeline.workers import Player, Worker
 from pipeline.workers.switches import with_switches
@@ -99,14 +101,16 @@ class RunState:
         """Of another run, what `tensors` holds by file of its checkpoint; the rest stays fresh.
 
         The average goes on where the optimizers do and there is one; else it starts from the
-        network. Raises ValueError where the tensors do not fit. Collective: every rank must call.
+        network. A network with DAM blocks takes over one without them. Raises ValueError where the
+        tensors do not fit. Collective: every rank must call.
         """
-        _load(self.completion.network, tensors["completion"], "completion")
+        completion = with_fresh_attention(self.completion.network, tensors["completion"])
+        _load(self.completion.network, completion, "completion")
         if "discriminator" in tensors:
             _load(self.discriminator.network, tensors["discriminator"], "discriminator")
         if self.average is not None:
             goes_on = "optimizers" in tensors and average is not None
-            source = average if goes_on and average is not None else tensors["completion"]
+            source = average if goes_on and average is not None else completion
             _load(self.average.network, source, "ema")
         if "optimizers" in tensors:
             self._load_optimizers(tensors["optimizers"])
@@ -120,7 +124,7 @@ class RunState:
     @property
     def dilation(self) -> str:
         """How the dilated layers of the completion network are computed."""
-        return str(self.completion.network.dilation)
+        return str(getattr(self.completion.network, "dilation", NATIVE))
 
     def _players(self) -> dict[str, Player]:
         return {"completion": self.completion, "discriminator": self.discriminator}

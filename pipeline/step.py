@@ -19,8 +19,17 @@ import torch
 from torch import Tensor
 
 from pipeline.config import LossConfig
-from pipeline.losses import adversarial_loss, discriminator_loss, reconstruction_loss
+from pipeline.losses import (
+    adversarial_loss,
+    balanced_alpha,
+    discriminator_loss,
+    error_map,
+    map_loss,
+    reconstruction_loss,
+    slope_penalty,
+)
 from pipeline.masking import composite, cut_patches
+from pipeline.networks.erasing import Completed
 from pipeline.schedule import Phase
 from pipeline.workers import Player, Worker
 
@@ -64,6 +73,7 @@ class TrainingStep:
         self._worker = worker
         self._micro_batch_size = micro_batch_size
         self._autocast = worker.autocast()
+        self._has_maps = bool(getattr(completion.network, "has_maps", False))
 
     def __call__(self, phase: Phase, batch: TrainingBatch) -> Figures:
         parts = batch.split(self._micro_batch_size)
@@ -79,9 +89,9 @@ class TrainingStep:
     def train_completion(self, parts: list[TrainingBatch]) -> Figures:
         figures = []
         for part in self.completion.micro_batches(parts):
-            reconstruction = self._reconstruction(self._completed(part), part)
-            self.completion.backward_(reconstruction)
-            figures.append({"reconstruction": reconstruction.detach()})
+            loss, losses = self._own_losses(self._completed(part), part)
+            self.completion.backward_(loss)
+            figures.append(losses)
         return _mean(figures) | self.completion.update_()
 
     def train_discriminator(self, parts: list[TrainingBatch]) -> Figures:
@@ -93,10 +103,10 @@ class TrainingStep:
             # are there to avoid: the completion network computes its output a second time.
             return self.train_discriminator(parts) | self._update_completion(parts)
         for part in self.completion.micro_batches(parts):
-            raw = self._completed(part)
-            shown = self._shown(raw, part)
+            completed = self._completed(part)
+            shown = self._shown(completed[0], part)
             figures = self._update_discriminator(parts, [shown.detach()])
-            figures |= self._teach_completion(part, raw, shown)
+            figures |= self._teach_completion(part, completed, shown)
         return figures | self.completion.update_()
 
     def _update_discriminator(
@@ -111,35 +121,66 @@ class TrainingStep:
     def _update_completion(self, parts: list[TrainingBatch]) -> Figures:
         figures = []
         for part in self.completion.micro_batches(parts):
-            raw = self._completed(part)
-            figures.append(self._teach_completion(part, raw, self._shown(raw, part)))
+            completed = self._completed(part)
+            shown = self._shown(completed[0], part)
+            figures.append(self._teach_completion(part, completed, shown))
         return _mean(figures) | self.completion.update_()
 
-    def _completed(self, part: TrainingBatch) -> Tensor:
+    def _completed(self, part: TrainingBatch) -> Completed:
         with self._autocast:
-            return self.completion(part.images, part.masks)
+            if self._has_maps:
+                return self.completion(part.images, part.masks, True)
+            return self.completion(part.images, part.masks), ()
 
     def _teach_discriminator(self, part: TrainingBatch, shown: Tensor) -> Figures:
         """Gradients of the discriminators alone: `shown` comes without a graph."""
+        images = part.images
+        if self._loss.r1_weight:
+            images = images.detach().requires_grad_()
         with self._autocast:
-            real = self.discriminator(part.images, self._patches(part.images, part.real_corners))
+            real = self.discriminator(images, self._patches(images, part.real_corners))
             fake = self.discriminator(shown, self._patches(shown, part.hole_corners))
-        loss = discriminator_loss(real, fake)
-        self.discriminator.backward_(loss)
-        return {
+        loss = discriminator_loss(real, fake, self._loss.real_label)
+        figures = {
             "discriminator": loss.detach(),
             "accuracy_real": (real.detach() > 0).float().mean(),
             "accuracy_fake": (fake.detach() < 0).float().mean(),
         }
+        if self._loss.r1_weight:
+            slope = slope_penalty(real, images)
+            loss = loss + self._loss.r1_weight * slope
+            figures["discriminator_slope"] = slope.detach()
+        self.discriminator.backward_(loss)
+        return figures
 
-    def _teach_completion(self, part: TrainingBatch, raw: Tensor, shown: Tensor) -> Figures:
+    def _teach_completion(
+        self, part: TrainingBatch, completed: Completed, shown: Tensor
+    ) -> Figures:
         """Gradients of the completion network alone: the discriminators it goes through stay."""
         with self._autocast:
             logits = self.discriminator.frozen(shown, self._patches(shown, part.hole_corners))
-        reconstruction = self._reconstruction(raw, part)
         adversarial = adversarial_loss(logits)
-        self.completion.backward_(reconstruction + self._loss.alpha * adversarial)
-        return {"reconstruction": reconstruction.detach(), "adversarial": adversarial.detach()}
+        loss, figures = self._own_losses(completed, part)
+        if self._loss.alpha == "auto":
+            loss, more = _balanced(completed[0], loss, adversarial)
+        else:
+            loss, more = loss + self._loss.alpha * adversarial, {}
+        self.completion.backward_(loss)
+        return figures | {"adversarial": adversarial.detach()} | more
+
+    def _own_losses(self, completed: Completed, part: TrainingBatch) -> tuple[Tensor, Figures]:
+        """What the completion network is taught without the discriminators."""
+        raw, maps = completed
+        loss = reconstruction_loss(raw, part.images, part.masks, self._loss)
+        figures = {"reconstruction": loss.detach()}
+        if maps:
+            error = error_map(
+                composite(raw, part.images, part.masks), part.images, self._loss.map_scale
+            )
+            distance = map_loss(maps, error, part.masks, self._loss.map_region)
+            loss = loss + self._loss.map_weight * distance
+            figures["map_distance"] = distance.detach()
+        return loss, figures
 
     def _shown_frozen(self, part: TrainingBatch) -> Tensor:
         with torch.no_grad(), self._autocast:
@@ -155,10 +196,19 @@ class TrainingStep:
     def _patches(self, images: Tensor, corners: Tensor) -> Tensor:
         return cut_patches(images, corners, self._patch_size)
 
-    def _reconstruction(self, raw: Tensor, batch: TrainingBatch) -> Tensor:
-        return reconstruction_loss(
-            raw, batch.images, batch.masks, self._loss.reconstruction, self._loss.known_weight
-        )
+
+def _balanced(raw: Tensor, loss: Tensor, adversarial: Tensor) -> tuple[Tensor, Figures]:
+    """Both losses in one, weighted by their gradients in `raw`, through which both pass.
+
+    The adversarial one comes in as what has the same gradient in `raw`: so the discriminators are
+    gone through backwards once, as with a fixed weight.
+    """
+    (own,) = torch.autograd.grad(loss, raw, retain_graph=True)
+    (adversarys,) = torch.autograd.grad(adversarial, raw)
+    alpha = balanced_alpha(own, adversarys)
+    ratio = own.norm() / (alpha * adversarys.norm()).clamp(min=1e-30)
+    figures = {"alpha": alpha.detach(), "gradient_ratio": ratio.detach()}
+    return loss + alpha * (raw * adversarys).sum(), figures
 
 
 def _mean(figures: list[Figures]) -> Figures:

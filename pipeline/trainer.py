@@ -231,7 +231,7 @@ class Run:
     def _draw_sheet(self, network: nn.Module, step: int) -> None:
         def draw(files: RunFiles) -> None:
             picture, png = validation_sheet(
-                network, self.config.data.shards, count=self.config.log.sheet_images,
+                network, self.config.validation_shards, count=self.config.log.sheet_images,
                 device=self.worker.device, caption=f"{self.config.name}, step {step}",
                 cache=self.config.data.cache,
                 cache_limit_bytes=self.config.data.cache_limit_bytes,

@@ -7,7 +7,6 @@ last, `norm`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from pipeline.config import CompletionConfig
 from pipeline.networks.dilation import NATIVE, SPACE_TO_BATCH, by_space_to_batch
+from pipeline.networks.erasing import Completed, ErasingNetwork
 
 # row: (kernel, dilation, stride, output channels in units of width). A stride of -2 is the paper's
 # 1/2: a transposed convolution that doubles the side. The last row's channels are RGB.
@@ -40,7 +40,6 @@ _DECODER = {
     15: (4, 1, -2, 1.0),
     16: (3, 1, 1, 0.5),
 }
-SIZE_MULTIPLE = 4  # two halvings: sides of the input are multiples of this
 
 
 class ConvolutionBlock(nn.Module):
@@ -73,27 +72,27 @@ class ConvolutionBlock(nn.Module):
 
 
 class OutputLayer(nn.Module):
-    """Row 17: to RGB, without batch norm."""
+    """To RGB in [0, 1], without batch norm: row 17 of the table."""
 
-    def __init__(self, in_channels: int) -> None:
+    def __init__(self, in_channels: int, kernel: int = 3, activation: str = "sigmoid") -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, 3, 3, padding=1)
+        self.conv = nn.Conv2d(in_channels, 3, kernel, padding=kernel // 2)
+        self.activation = activation
 
     def forward(self, features: Tensor) -> Tensor:
         # In half precision a sigmoid has fewer levels near 1 than an 8-bit image.
-        return torch.sigmoid(self.conv(features).float())
+        values = self.conv(features).float()
+        if self.activation == "clamp":
+            return values.clamp(-1, 1) / 2 + 0.5
+        return torch.sigmoid(values)
 
 
-class CompletionNetwork(nn.Module):
-    """Completes the hole of an image, which it erases itself: what lay in it cannot leak."""
-
-    fill_color: Tensor  # (3,) float32 RGB, what is written into the hole
+class CompletionNetwork(ErasingNetwork):
+    """Completes the hole of an image."""
 
     def __init__(self, config: CompletionConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.dilation = NATIVE  # or SPACE_TO_BATCH: how the dilated layers are computed
-        self.subtract_fill = config.subtract_fill
-        self.register_buffer("fill_color", torch.full((3,), 0.5))
         channels = 4
         stages = []
         for rows in (_ENCODER, _MIDDLE, _DECODER):
@@ -106,41 +105,23 @@ class CompletionNetwork(nn.Module):
                 channels = out_channels
             stages.append(stage)
         self.encoder, self.middle, self.decoder = stages
-        self.decoder["17"] = OutputLayer(channels)
+        self.decoder["17"] = OutputLayer(channels, activation=config.output)
 
-    def set_fill_color(self, color: Sequence[float]) -> None:
-        """RGB in [0, 1]; saved with the weights."""
-        with torch.no_grad():
-            self.fill_color.copy_(torch.as_tensor(color, dtype=torch.float32))
-
-    def network_input(self, image: Tensor, mask: Tensor) -> Tensor:
-        """(N, 4, H, W): the image with its hole erased, and the mask."""
-        fill = self.fill_color.view(1, 3, 1, 1)
-        erased = torch.where(mask > 0.5, fill, image)
-        if self.subtract_fill:
-            erased = erased - fill
-        return torch.cat([erased, mask.to(erased.dtype)], dim=1)
-
-    def forward(self, image: Tensor, mask: Tensor) -> Tensor:
-        """The raw output, (N, 3, H, W) float32 in [0, 1], known region included.
-
-        `image` (N, 3, H, W) in [0, 1], `mask` (N, 1, H, W) with 1 in the hole. Raises ValueError
-        where H or W is not a multiple of 4.
-        """
-        height, width = image.shape[-2:]
-        if height % SIZE_MULTIPLE or width % SIZE_MULTIPLE:
-            raise ValueError(
-                f"the completion network halves its input twice, but the image is {width}x{height} "
-                f"pixels; pad both sides to multiples of {SIZE_MULTIPLE}"
-            )
-        features = self.network_input(image, mask)
+    def completed(self, features: Tensor, mask: Tensor) -> Completed:
         for layer in self.encoder.values():
             features = layer(features)
+        features = self.middle_features(features)
+        for layer in self.decoder.values():
+            features = layer(features)
+        return features, ()
+
+    def middle_features(self, features: Tensor) -> Tensor:
+        """Rows 7 to 12, at a quarter of the image's size."""
         layers = list(self.middle.values())
         if self.dilation == SPACE_TO_BATCH:
             features = by_space_to_batch(self.dilated_layers(), features)
             layers = layers[len(self.dilated_layers()) :]
-        for layer in (*layers, *self.decoder.values()):
+        for layer in layers:
             features = layer(features)
         return features
 

@@ -8,16 +8,19 @@ from torch import nn
 
 from pipeline.config import CompletionConfig, Config
 from pipeline.networks.completion import CompletionNetwork
+from pipeline.networks.dam import AttentionCompletionNetwork
 from pipeline.networks.discriminator import ContextDiscriminator
+from pipeline.networks.erasing import ErasingNetwork
+from pipeline.networks.unet import UNet
 
-# A completion network takes (image, mask) as `CompletionNetwork.forward` does and erases the hole
-# itself, with its buffer `fill_color`.
-COMPLETION_NETWORKS: dict[str, Callable[[CompletionConfig], CompletionNetwork]] = {
+COMPLETION_NETWORKS: dict[str, Callable[[CompletionConfig], ErasingNetwork]] = {
     "glcic": CompletionNetwork,
+    "dam": AttentionCompletionNetwork,
+    "unet": UNet,
 }
 
 
-def build_completion(config: Config) -> CompletionNetwork:
+def build_completion(config: Config) -> ErasingNetwork:
     """On the CPU, with fresh weights. Raises ValueError for a kind that is not registered."""
     kind = config.completion.kind
     if kind not in COMPLETION_NETWORKS:

@@ -112,7 +112,7 @@ class DataParallelPlayer(Player):
         super().__init__(ranks, name, network, optimizer, scaler)
         self._parallel = parallel  # around `network`
 
-    def __call__(self, *inputs: Tensor) -> Tensor:
+    def __call__(self, *inputs: Any) -> Any:
         return self._parallel(*inputs)
 
     def _average_gradients(self, averaging: bool) -> None:

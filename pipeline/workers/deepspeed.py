@@ -56,7 +56,7 @@ class WholePlayer(Player):
         super().__init__(ranks, name, network, optimizer)
         self._engine = engine
 
-    def __call__(self, *inputs: Tensor) -> Tensor:
+    def __call__(self, *inputs: Any) -> Any:
         return self._engine(*inputs)
 
     def _average_gradients(self, averaging: bool) -> None:

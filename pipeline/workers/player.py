@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -33,11 +33,11 @@ class Player:
         self._statistics = RunningStatistics(network, ranks)
         self._share = 1.0  # of a micro-batch in the batch
 
-    def __call__(self, *inputs: Tensor) -> Tensor:
+    def __call__(self, *inputs: Any) -> Any:
         """A forward whose backward reaches the network's parameters."""
         return self.network(*inputs)
 
-    def frozen(self, *inputs: Tensor) -> Tensor:
+    def frozen(self, *inputs: Any) -> Any:
         """A forward that leaves the network as it is: no gradient reaches its parameters, and the
         running statistics of its batch norm do not move (the batch's own are used).
         """

@@ -1,3 +1,5 @@
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -6,9 +8,10 @@ from skimage import data
 from torch import nn
 
 from pipeline import completion
-from pipeline.completion import CONTEXT_PX, Window, complete, predicted, windows_of
+from pipeline.completion import Window, complete, predicted, windows_of
 from pipeline.config import CompletionConfig
 from pipeline.networks.completion import CompletionNetwork
+from pipeline.networks.registry import COMPLETION_NETWORKS
 from pipeline.recalibration import recalibrated
 
 
@@ -37,11 +40,39 @@ def test_the_windows_give_what_the_whole_image_gives(
 ) -> None:
     image = photograph(703, 598)
     mask = mask_of(703, 598, (333, 281, 38, 20), (690, 580, 13, 18), (0, 0, 9, 7))
-    assert len(windows_of(np.pad(mask, ((0, 2), (0, 1))))) == 3
+    assert len(windows_of(np.pad(mask, ((0, 2), (0, 1))), 152, 4)) == 3
     in_windows = predicted(network, image, mask)
-    monkeypatch.setattr(completion, "windows_of", lambda mask: [Window(0, 0, *mask.shape)])
+    monkeypatch.setattr(completion, "windows_of", lambda mask, *_: [Window(0, 0, *mask.shape)])
     at_once = predicted(network, image, mask)
     assert at_once[mask].std() > 0.05
+    np.testing.assert_allclose(in_windows, at_once, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"kind": "dam"},
+        {"kind": "dam", "attention_kernel": 3},
+        {"kind": "unet"},
+        {"kind": "unet", "depth": 5, "channels_max": 64},
+    ],
+    ids=str,
+)
+def test_the_windows_of_other_networks_give_what_the_whole_image_gives(
+    kind: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    fresh = COMPLETION_NETWORKS[kind["kind"]](CompletionConfig(width=8, **kind))
+    for name, parameter in fresh.named_parameters():
+        if "attention" in name and parameter.dim() == 4:
+            torch.nn.init.normal_(parameter, std=0.2)  # a fresh block looks at one pixel alone
+    pixels = torch.from_numpy(photograph(128, 128)).permute(2, 0, 1)[None].float() / 255
+    network = recalibrated(fresh, [(pixels, torch.zeros(1, 1, 128, 128))])
+    image, mask = photograph(603, 598), mask_of(603, 598, (283, 281, 38, 20), (0, 0, 9, 7))
+    in_windows = predicted(network, image, mask)
+    monkeypatch.setattr(completion, "windows_of", lambda mask, *_: [Window(0, 0, *mask.shape)])
+    at_once = predicted(network, image, mask)
+    assert at_once[mask].std() > 0.02
     np.testing.assert_allclose(in_windows, at_once, atol=1e-4)
 
 
@@ -50,17 +81,17 @@ def test_less_context_than_the_receptive_field_would_change_the_result(
 ) -> None:
     image, mask = photograph(600, 400), mask_of(600, 400, (290, 190, 24, 24))
     expected = predicted(network, image, mask)
-    monkeypatch.setattr(completion, "CONTEXT_PX", CONTEXT_PX - 16)
+    monkeypatch.setattr(network, "context_px", network.context_px - 16)
     assert np.abs(predicted(network, image, mask) - expected).max() > 1e-3
 
 
 def test_windows_are_aligned_to_the_networks_strides_and_cut_at_the_border() -> None:
-    windows = windows_of(mask_of(800, 400, (301, 2, 9, 10), (303, 30, 5, 5)))
+    windows = windows_of(mask_of(800, 400, (301, 2, 9, 10), (303, 30, 5, 5)), 152, 4)
     assert windows == [Window(top=0, left=148, height=188, width=316)]
 
 
 def test_distant_holes_have_windows_of_their_own() -> None:
-    windows = windows_of(mask_of(1200, 400, (200, 200, 20, 20), (900, 200, 20, 20)))
+    windows = windows_of(mask_of(1200, 400, (200, 200, 20, 20), (900, 200, 20, 20)), 152, 4)
     assert len(windows) == 2
     assert all(window.width < 400 for window in windows)
 

@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.masking import composite, cut_patches, patch_corners, rasterize, unpack_masks
+from pipeline.masking import (
+    composite,
+    cut_patches,
+    enclosing_hole,
+    patch_corners,
+    rasterize,
+    unpack_masks,
+)
 
 
 def holes_of(*samples: list[list[int]]) -> torch.Tensor:
@@ -107,3 +114,8 @@ def test_the_backward_pass_of_a_patch_is_deterministic_on_the_gpu() -> None:
         gradients.append(images.grad)
     assert torch.equal(gradients[0], gradients[1])
     assert torch.equal(gradients[0], gradients[2])
+
+
+def test_the_box_around_all_holes_leaves_out_those_without_an_area() -> None:
+    holes = holes_of([[4, 6, 10, 8], [20, 1, 8, 12], [31, 31, 0, 5]], [[0, 0, 9, 9]] * 3)
+    assert enclosing_hole(holes).tolist() == [[[4, 1, 24, 13]], [[0, 0, 9, 9]]]

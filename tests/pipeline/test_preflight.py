@@ -156,3 +156,13 @@ def test_a_manifest_that_does_not_come_is_told_with_what_to_do(
     monkeypatch.setattr(pipeline.preflight, "_INDEXING_S", 0.03)
     with pytest.raises(RuntimeError, match=r"rank 0 has not indexed .*run `glcic index "):
         index_foreign_sets(config_for(folder), print)
+
+
+def test_a_set_to_evaluate_on_must_have_validation_images_of_the_same_size(
+    packed: Path, tmp_path: Path
+) -> None:
+    other = pack_small_set(tmp_path, crop_size=16, validation_fraction=0, name="other")
+    config = config_for(packed)
+    config = replace(config, evaluation=replace(config.evaluation, shards=other))
+    with pytest.raises(ValueError, match="(?s)whose images have 16 pixels.*no validation images"):
+        check_run(config, world_size=1)

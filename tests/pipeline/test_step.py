@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pipeline.config import Config, OptimizerConfig, parse_config
 from pipeline.losses import adversarial_loss, reconstruction_loss
 from pipeline.masking import composite, cut_patches, patch_corners, rasterize
+from pipeline.networks.dam import PREFIX
 from pipeline.networks.registry import build_completion, build_discriminator
 from pipeline.optimizers import build_optimizer
 from pipeline.schedule import Phase
@@ -162,9 +163,7 @@ def test_the_joint_step_is_the_discriminators_step_and_then_the_completion_netwo
     raw = completion(batch.images, batch.masks)
     shown = composite(raw, batch.images, batch.masks)
     logits = discriminator(shown, cut_patches(shown, batch.hole_corners, 16))
-    reconstruction = reconstruction_loss(
-        raw, batch.images, batch.masks, "hole_and_known", config.loss.known_weight
-    )
+    reconstruction = reconstruction_loss(raw, batch.images, batch.masks, config.loss)
     (reconstruction + 0.5 * adversarial_loss(logits)).backward()
     optimizer.step()
     for (name, mine), theirs in zip(
@@ -179,7 +178,7 @@ def test_a_masked_loss_and_a_composite_give_known_pixels_no_gradient() -> None:
     raw = step.completion.network(batch.images, batch.masks).detach().requires_grad_(True)
     shown = step._shown(raw, batch)
     logits = step.discriminator.frozen(shown, step._patches(shown, batch.hole_corners))
-    (step._reconstruction(raw, batch) + adversarial_loss(logits)).backward()
+    (step._own_losses((raw, ()), batch)[0] + adversarial_loss(logits)).backward()
     assert raw.grad is not None
     known = (batch.masks == 0).expand_as(raw)
     assert raw.grad[known].abs().max() == 0
@@ -232,10 +231,11 @@ def gradients_of_a_step(
             gradients[f"{self.name}.{name}"] = parameter.grad.clone()
         return original(self)
 
-    monkeypatch.setattr(Player, "update_", recording)
     step.completion.network.eval()
     step.discriminator.network.eval()
-    step(phase, training_batch())
+    with monkeypatch.context() as patch:
+        patch.setattr(Player, "update_", recording)
+        step(phase, training_batch())
     return gradients
 
 
@@ -323,3 +323,69 @@ def test_fp16_lowers_its_scale_where_a_gradient_overflows() -> None:
     figures = step(Phase.JOINT, batch)
     assert figures["completion_skipped"] == figures["discriminator_skipped"] == 1
     assert step._worker.scaler.get_scale() == scale / 2
+
+
+def gradients_of_completion(config: Config, monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
+    gradients = gradients_of_a_step(config, Phase.JOINT, monkeypatch)
+    return {name: g for name, g in gradients.items() if name.startswith("completion.")}
+
+
+def test_an_automatic_alpha_gives_the_gradients_of_the_same_fixed_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    step = training_step(small_config(alpha="auto"))
+    step.completion.network.eval()
+    step.discriminator.network.eval()
+    figures = step(Phase.JOINT, training_batch())
+    assert 0.99 <= float(figures["gradient_ratio"]) <= 10.01
+    automatic = gradients_of_completion(small_config(alpha="auto"), monkeypatch)
+    fixed = gradients_of_completion(small_config(alpha=float(figures["alpha"])), monkeypatch)
+    without = gradients_of_completion(small_config(alpha=0.0), monkeypatch)
+    for name, gradient in fixed.items():
+        scale = float(gradient.abs().max())
+        torch.testing.assert_close(automatic[name], gradient, rtol=1e-3, atol=1e-4 * scale)
+    last = "completion.decoder.17.conv.weight"
+    assert not torch.allclose(without[last], fixed[last], rtol=1e-2), "the term must matter here"
+
+
+def test_the_slope_penalty_reaches_the_discriminator_and_is_told() -> None:
+    step = training_step(small_config(r1_weight=10.0))
+    before = state(step.completion.network)
+    figures = step(Phase.DISCRIMINATOR, training_batch())
+    assert figures["discriminator_slope"] > 0
+    assert not changed(step.completion.network, before)
+    slopes = [float(step(Phase.DISCRIMINATOR, training_batch())["discriminator_slope"])
+              for _ in range(8)]  # fmt: skip
+    assert slopes[-1] < slopes[0]
+
+
+def dam_config(**loss: object) -> Config:
+    config = small_config(**loss)
+    return dataclasses.replace(
+        config, completion=dataclasses.replace(config.completion, kind="dam")
+    )
+
+
+@pytest.mark.parametrize("phase", [Phase.COMPLETION, Phase.JOINT])
+def test_maps_learn_whenever_the_completion_network_does(phase: Phase) -> None:
+    step = training_step(dam_config(map_weight=1.0))
+    distances = [float(step(phase, training_batch())["map_distance"]) for _ in range(20)]
+    assert distances[-1] < 0.8 * distances[0]
+
+
+def test_in_the_discriminators_phase_the_maps_are_not_compared() -> None:
+    figures = training_step(dam_config())(Phase.DISCRIMINATOR, training_batch())
+    assert "map_distance" not in figures
+
+
+def test_the_maps_error_gives_the_output_layer_no_gradient(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else the network could please its maps by making errors where they expect them."""
+    heavy = gradients_of_a_step(dam_config(map_weight=1e6), Phase.COMPLETION, monkeypatch)
+    none = gradients_of_a_step(dam_config(map_weight=0.0), Phase.COMPLETION, monkeypatch)
+    for name, gradient in none.items():
+        if "decoder.17" in name or "decoder.16" in name:
+            assert torch.equal(heavy[name], gradient), name
+    name = f"completion.{PREFIX}1.head.2.bias"
+    assert heavy[name].abs().max() > 1e3 * none[name].abs().max()
