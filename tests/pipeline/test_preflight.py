@@ -164,5 +164,5 @@ def test_a_set_to_evaluate_on_must_have_validation_images_of_the_same_size(
     other = pack_small_set(tmp_path, crop_size=16, validation_fraction=0, name="other")
     config = config_for(packed)
     config = replace(config, evaluation=replace(config.evaluation, shards=other))
-    with pytest.raises(ValueError, match="(?s)whose images have 16 pixels.*no validation images"):
+    with pytest.raises(ValueError, match=r"(?s)whose images have 16 pixels.*no validation images"):
         check_run(config, world_size=1)
