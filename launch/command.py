@@ -19,6 +19,7 @@ VERBS = {
     "preview": "draw packed samples: original, masked image, mask",
     "train": "train the networks through the three phases",
     "elastic": "train on a number of machines that may change",
+    "study": "train a table of arms over seeds, and compare them on a page",
     "evaluate": "measure a checkpoint on the validation shards",
     "complete": "complete holes in photographs",
     "export": "write a trained completion network to a folder of its own",

@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
@@ -34,6 +35,31 @@ def test_psnr_and_ssim_are_those_of_scikit_image() -> None:
     # scikit-image leaves the outermost 5 pixels out of its mean; here they are exact copies.
     assert figures["ssim"] == pytest.approx((ssim * 22**2 + 32**2 - 22**2) / 32**2, abs=0.02)
     assert figures["hole_ssim"] < figures["ssim"]
+
+
+def test_a_blurred_hole_is_less_sharp_than_the_original_and_an_exact_one_as_sharp() -> None:
+    original, _, mask = sample()
+    blurred = cv2.GaussianBlur(original, (0, 0), 1.5)
+    blurred[~mask] = original[~mask]
+    assert image_figures(original, original, mask)["hole_sharpness"] == pytest.approx(1)
+    assert 0 < image_figures(original, blurred, mask)["hole_sharpness"] < 0.6
+
+
+def test_sharpness_is_measured_in_the_hole_alone() -> None:
+    original, _, mask = sample()
+    other = original.copy()
+    other[:4, :4] = 255 - other[:4, :4]  # far from the hole
+    expected = image_figures(original, original, mask)["hole_sharpness"]
+    assert image_figures(original, other, mask)["hole_sharpness"] == expected
+
+
+def test_the_sharpness_beside_a_flat_original_stays_small() -> None:
+    flat = np.full((16, 16, 3), 90, dtype=np.uint8)
+    mask = np.zeros((16, 16), dtype=bool)
+    mask[4:12, 4:12] = True
+    noisy = flat.copy()
+    noisy[5, 5] += 1
+    assert image_figures(flat, noisy, mask)["hole_sharpness"] < 1
 
 
 def test_an_exact_copy_has_finite_figures() -> None:

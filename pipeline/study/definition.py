@@ -1,0 +1,175 @@
+"""What a study consists of: arms that differ in named switches alone, each under the same seeds.
+
+A study is one YAML file. All arms share `base`, a configuration of a run; an arm says what it
+changes. Under one seed all arms start from the same weights, as far as they have the same layers,
+and see the same samples in the same order, as far as they are packed alike.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pydantic
+
+from pipeline.config import Config, parse_config
+from pipeline.metrics import FIGURES
+from shards.recipe import PackRecipe
+from shards.storage import join_url
+
+RUNNING_PREFIX = "running_statistics_"  # of figures with batch norm as training left it
+
+_WORD = re.compile(r"[a-z0-9][a-z0-9-]*")
+_OF_THE_STUDY = ("name", "folder", "seed", "resume")  # fields of a run that no arm may set
+
+
+@dataclass(frozen=True)
+class StudyArm:
+    label: str  # what tables and pictures call it
+    switches: dict[str, Any] = field(default_factory=dict)  # what it changes of the base
+
+
+@dataclass(frozen=True)
+class StudyFigure:
+    """One question of the study, and the arms that answer it."""
+
+    title: str
+    question: str
+    arms: tuple[str, ...] = ()  # the first is what the others are compared with
+    rows: tuple[str, ...] = ("hole_mse", "hole_psnr_db", "known_mse_of_raw")  # of its table
+    curves: bool = False  # of errors and discriminators while training
+    sheet: Literal["none", "completion", "raw", "both"] = "none"  # what is shown of each arm
+    preprocessing: bool = False  # shows packed samples instead
+
+
+@dataclass(frozen=True)
+class Study:
+    name: str
+    source: str  # photographs in class folders, as `glcic pack` takes them
+    seeds: tuple[int, ...]
+    base: dict[str, Any]
+    arms: dict[str, StudyArm]
+    figures: tuple[StudyFigure, ...]
+    purpose: str = ""  # a sentence for the page
+    # Masks of the set that all arms are evaluated on; empty: those of the base.
+    evaluation_masks: dict[str, Any] = field(default_factory=dict)
+    sheet_images: int = 4
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """One arm under one seed."""
+
+    arm: str
+    seed: int
+    config: Config
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+
+def parse_study(mapping: Mapping[str, Any]) -> Study:
+    """Raises ValueError with all faults of the study and of the configuration of each arm."""
+    try:
+        study = pydantic.TypeAdapter(Study).validate_python(dict(mapping))
+    except pydantic.ValidationError as error:
+        lines = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
+        raise ValueError("the study cannot be used:\n  " + "\n  ".join(lines)) from error
+    unknown = sorted(set(mapping) - {entry.name for entry in dataclasses.fields(Study)})
+    faults = [f"{name} is not a field of a study" for name in unknown]
+    faults += _faults(study)
+    if faults:
+        raise ValueError("the study cannot be used:\n  " + "\n  ".join(faults))
+    return study
+
+
+def _faults(study: Study) -> list[str]:
+    faults = []
+    for name in (study.name, *study.arms):
+        if not _WORD.fullmatch(name):
+            faults.append(f"{name!r} names a folder: use lower-case letters, digits and dashes")
+    if not study.arms:
+        faults.append("arms is empty: name at least one")
+    if not study.seeds or len(set(study.seeds)) < len(study.seeds):
+        faults.append(f"seeds is {list(study.seeds)}: give at least one, none twice")
+    for figure in study.figures:
+        missing = [arm for arm in figure.arms if arm not in study.arms]
+        if missing:
+            known = ", ".join(study.arms)
+            faults.append(f"figure {figure.title!r} shows {', '.join(missing)}; arms: {known}")
+        rows = [*FIGURES, *(f"{RUNNING_PREFIX}{name}" for name in FIGURES)]
+        for row in figure.rows:
+            if row not in rows:
+                near = difflib.get_close_matches(row, rows, n=1)
+                hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(FIGURES)}"
+                faults.append(f"figure {figure.title!r} has a row {row!r}, which is none{hint}")
+        if not figure.arms and not figure.preprocessing:
+            faults.append(f"figure {figure.title!r} shows no arm")
+    for name, arm in study.arms.items():
+        taken = [key for key in _OF_THE_STUDY if key in arm.switches]
+        if taken:
+            faults.append(f"arm {name} sets {', '.join(taken)}, which the study sets itself")
+        try:
+            parse_config(_merged(study.base, arm.switches))
+        except ValueError as error:
+            faults.append(f"arm {name}: {error}")
+    return faults
+
+
+def study_runs(study: Study, folder: str) -> list[StudyRun]:
+    """All arms of the first seed come first: so an interrupted study can be compared already."""
+    return [
+        StudyRun(arm, seed, _run_config(study, arm, seed, folder))
+        for seed in study.seeds
+        for arm in study.arms
+    ]
+
+
+def _run_config(study: Study, arm: str, seed: int, folder: str) -> Config:
+    mapping = _merged(study.base, study.arms[arm].switches)
+    name = f"{arm}-seed-{seed}"
+    mapping |= {"name": name, "folder": join_url(folder, "runs", name), "seed": seed}
+    recipe = parse_config(mapping).pack
+    mapping["data"] = {**mapping.get("data", {}), "shards": set_folder(folder, recipe)}
+    mapping["evaluation"] = {
+        **mapping.get("evaluation", {}),
+        "shards": set_folder(folder, evaluation_recipe(study)),
+    }
+    return parse_config(mapping)
+
+
+def evaluation_recipe(study: Study) -> PackRecipe:
+    """Of the set that all arms are evaluated on."""
+    return parse_config(_merged(study.base, {"pack": {"masks": study.evaluation_masks}})).pack
+
+
+def packed_sets(study: Study, folder: str) -> dict[str, PackRecipe]:
+    """Where each set lies that the study needs, and how it is packed."""
+    recipes = [evaluation_recipe(study)]
+    recipes += [parse_config(_merged(study.base, arm.switches)).pack for arm in study.arms.values()]
+    return {set_folder(folder, recipe): recipe for recipe in recipes}
+
+
+def set_folder(folder: str, recipe: PackRecipe) -> str:
+    content = json.dumps(dataclasses.asdict(recipe), sort_keys=True)
+    return join_url(folder, "sets", hashlib.sha256(content.encode()).hexdigest()[:12])
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections are merged, at any depth; other values are replaced."""
+    merged = copy.deepcopy(dict(base))
+    for key, value in changes.items():
+        inner = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(inner, Mapping):
+            merged[key] = _merged(inner, value)
+        else:
+            merged[key] = copy.deepcopy(value)
+    return merged

@@ -1,0 +1,202 @@
+"""The page of a study: tables, sheets and curves, as one HTML file and as Markdown."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import yaml
+
+from pipeline.study.definition import Study, StudyFigure, StudyRun, study_runs
+from pipeline.study.pictures import as_jpeg, comparison_curves, comparison_sheet
+from pipeline.study.results import (
+    Results,
+    Spread,
+    heading,
+    paired_difference,
+    spread_of,
+)
+from shards.preview import draw_preview
+
+_PREVIEW_SAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Picture:
+    name: str  # of a file beside the Markdown
+    data: bytes
+    description: str
+
+    @property
+    def media_type(self) -> str:
+        return "image/jpeg" if self.name.endswith(".jpg") else "image/png"
+
+
+@dataclass(frozen=True)
+class Section:
+    title: str
+    text: str
+    pictures: list[Picture]
+    table: list[list[str]]  # the first row is of headings; empty: no table
+
+
+def study_sections(study: Study, results: Results, folder: str) -> list[Section]:
+    """One for each figure of the study, of the arms and seeds that have ended."""
+    runs = {(run.arm, run.seed): run for run in study_runs(study, folder)}
+    sections = []
+    for number, figure in enumerate(study.figures, start=1):
+        stem = f"{number:02d}"
+        if figure.preprocessing:
+            shown = _preprocessing(study, figure, runs, stem)
+            sections.append(Section(figure.title, figure.question, [shown], []))
+            continue
+        sections.append(
+            Section(
+                figure.title,
+                figure.question,
+                list(_pictures(study, figure, results, runs, stem)),
+                comparison_table(study, figure, results),
+            )
+        )
+    return sections
+
+
+def _preprocessing(
+    study: Study, figure: StudyFigure, runs: dict[tuple[str, int], StudyRun], stem: str
+) -> Picture:
+    arm = figure.arms[0] if figure.arms else next(iter(study.arms))
+    config = runs[arm, study.seeds[0]].config
+    fill = "gray" if config.completion.hole_fill == "gray" else "mean"
+    sheet = draw_preview(config.data.shards, count=_PREVIEW_SAMPLES, fill=fill)  # type: ignore[arg-type]
+    return Picture(f"{stem}-preprocessing.jpg", as_jpeg(sheet), "packed samples")
+
+
+def _pictures(
+    study: Study, figure: StudyFigure, results: Results,
+    runs: dict[tuple[str, int], StudyRun], stem: str,
+) -> Iterator[Picture]:  # fmt: skip
+    seed = next((s for s in study.seeds if all(s in results[arm] for arm in figure.arms)), None)
+    if figure.sheet != "none" and seed is not None:
+        sheet = comparison_sheet(study, figure, [runs[arm, seed] for arm in figure.arms])
+        labels = "; ".join(study.arms[arm].label for arm in figure.arms)
+        text = f"validation samples, seed {seed}: {labels}"
+        yield Picture(f"{stem}-sheet.jpg", as_jpeg(sheet), text)
+    if figure.curves and any(results[arm] for arm in figure.arms):
+        yield Picture(
+            f"{stem}-curves.png", comparison_curves(study, figure, results),
+            "errors and accuracy while training: mean over the seeds, lowest to highest as a band",
+        )  # fmt: skip
+
+
+def comparison_table(study: Study, figure: StudyFigure, results: Results) -> list[list[str]]:
+    """A row for each figure: of each arm the mean over the seeds and its range; where there are
+    several arms, a second row with the differences from the first, seed by seed.
+    """
+    rows = [["", *(study.arms[arm].label for arm in figure.arms)]]
+    for name in figure.rows:
+        spreads = [spread_of(results, arm, name) for arm in figure.arms]
+        if not any(spreads):
+            continue
+        title, decimals = heading(name)
+        rows.append([title, *(shown_spread(spread, decimals) for spread in spreads)])
+        if len(figure.arms) > 1:
+            reference = figure.arms[0]
+            differences = [
+                shown_spread(paired_difference(results, arm, reference, name), decimals, sign=True)
+                for arm in figure.arms[1:]
+            ]
+            if any(cell != "-" for cell in differences):
+                rows.append(["difference, seed by seed", "", *differences])
+    counts = [len(results[arm]) for arm in figure.arms]
+    rows.append(["seeds", *map(str, counts)])
+    return rows
+
+
+def shown_spread(spread: Spread | None, decimals: int, *, sign: bool = False) -> str:
+    """`mean (lowest to highest)`; of one seed the value alone."""
+    if spread is None:
+        return "-"
+    form = f"{'+' if sign else ''}.{decimals}f"
+    if spread.count == 1:
+        return format(spread.mean, form)
+    return (
+        f"{format(spread.mean, form)} ({format(spread.lowest, form)} to "
+        f"{format(spread.highest, form)})"
+    )
+
+
+def render_markdown(study: Study, sections: list[Section], facts: list[str]) -> str:
+    lines = [f"# {study.name}", "", study.purpose, ""]
+    lines += [f"- {fact}" for fact in facts]
+    for section in sections:
+        lines += ["", f"## {section.title}", "", section.text, ""]
+        lines += [
+            f"![{picture.description}]({study.name}/{picture.name})\n"
+            for picture in section.pictures
+        ]
+        for number, row in enumerate(section.table):
+            lines.append(f"| {' | '.join(row)} |")
+            if not number:
+                lines.append("| --- |" + " ---: |" * (len(row) - 1))
+    lines += ["", "## Arms", "", "| arm | switches |", "| --- | --- |"]
+    lines += [f"| {arm.label} | `{_switches(arm.switches)}` |" for arm in study.arms.values()]
+    return "\n".join(lines) + "\n"
+
+
+def _switches(switches: dict[str, object]) -> str:
+    text = yaml.safe_dump(switches, default_flow_style=True, width=1000).strip()
+    return text if switches else "as the base"
+
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 64rem; margin: 2rem auto;
+       padding: 0 1rem; }
+h1, h2 { line-height: 1.2; } h2 { margin-top: 3rem; border-top: 1px solid #ddd; padding-top: 1rem; }
+img { max-width: 100%; height: auto; } figure { margin: 1rem 0; }
+figcaption { color: #666; font-size: 0.85rem; }
+table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tabular-nums; }
+th, td { padding: 0.3rem 0.7rem; border-bottom: 1px solid #e4e4e4; text-align: right; }
+th:first-child, td:first-child { text-align: left; } tr.difference td { color: #777; }
+.scroll { overflow-x: auto; } ul.facts { color: #555; font-size: 0.9rem; }
+"""
+
+
+def render_html(study: Study, sections: list[Section], facts: list[str]) -> str:
+    """Self-contained: pictures are part of the file, nothing is fetched from anywhere."""
+    escape = html.escape
+    parts = [
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>",
+        f"<title>{escape(study.name)}</title><style>{_STYLE}</style></head><body>",
+        f"<h1>{escape(study.name)}</h1><p>{escape(study.purpose)}</p><ul class='facts'>",
+        *(f"<li>{escape(fact)}</li>" for fact in facts),
+        "</ul>",
+    ]
+    for section in sections:
+        parts.append(f"<h2>{escape(section.title)}</h2><p>{escape(section.text)}</p>")
+        for picture in section.pictures:
+            data = base64.b64encode(picture.data).decode()
+            parts.append(
+                f"<figure><img src='data:{picture.media_type};base64,{data}' "
+                f"alt='{escape(picture.description, quote=True)}'>"
+                f"<figcaption>{escape(picture.description)}</figcaption></figure>"
+            )
+        parts.append(_html_table(section.table))
+    arms = [["arm", "switches"]]
+    arms += [[arm.label, _switches(arm.switches)] for arm in study.arms.values()]
+    parts += ["<h2>Arms</h2>", _html_table(arms), "</body></html>"]
+    return "\n".join(parts) + "\n"
+
+
+def _html_table(rows: list[list[str]]) -> str:
+    if not rows:
+        return ""
+    lines = ["<div class='scroll'><table>"]
+    for number, row in enumerate(rows):
+        tag = "td" if number else "th"
+        kind = " class='difference'" if row[0].startswith("difference") else ""
+        cells = "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row)
+        lines.append(f"<tr{kind}>{cells}</tr>")
+    return "\n".join([*lines, "</table></div>"])

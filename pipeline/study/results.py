@@ -1,0 +1,123 @@
+"""What the runs of a study came to, gathered from their folders."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.evaluation import NETWORK
+from pipeline.metrics import FIGURES
+from pipeline.study.definition import RUNNING_PREFIX, Study, StudyRun, study_runs
+from pipeline.telemetry import read_metrics
+from shards.storage import exists, join_url, read_bytes
+
+EVALUATION = "evaluation.json"  # in a run's folder when it has ended
+RUNNING = "evaluation-running-statistics.json"
+
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    figures: Figures  # of `pipeline.metrics.FIGURES`, and some with RUNNING_PREFIX
+    baselines: dict[str, Figures]
+    num_samples: int
+    records: list[dict[str, Any]]  # of metrics.jsonl
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Of one figure over the seeds of an arm."""
+
+    mean: float
+    lowest: float
+    highest: float
+    count: int
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Spread | None:
+        found = list(values)
+        if not found:
+            return None
+        return cls(statistics.fmean(found), min(found), max(found), len(found))
+
+
+Results = dict[str, dict[int, RunResult]]  # by arm and seed; runs that have ended
+
+
+def is_finished(run: StudyRun) -> bool:
+    return exists(join_url(run.config.run_folder, EVALUATION))
+
+
+def gather_results(study: Study, folder: str) -> Results:
+    """Of the runs that have ended. Raises ValueError for files that are not what a run writes."""
+    results: Results = {arm: {} for arm in study.arms}
+    for run in study_runs(study, folder):
+        if is_finished(run):
+            results[run.arm][run.seed] = _read(run)
+    return results
+
+
+def _read(run: StudyRun) -> RunResult:
+    folder = run.config.run_folder
+    evaluation = _json(join_url(folder, EVALUATION))
+    figures = dict(evaluation["methods"][NETWORK])
+    if exists(join_url(folder, RUNNING)):
+        running = _json(join_url(folder, RUNNING))["methods"][NETWORK]
+        figures |= {f"{RUNNING_PREFIX}{name}": value for name, value in running.items()}
+    return RunResult(
+        figures,
+        {name: v for name, v in evaluation["methods"].items() if name != NETWORK},
+        evaluation["num_samples"],
+        read_metrics(folder),
+    )
+
+
+def _json(url: str) -> Any:
+    try:
+        return json.loads(read_bytes(url))
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{url} is damaged ({error}); remove it and run the study again"
+        ) from error
+
+
+def spread_of(results: Results, arm: str, figure: str) -> Spread | None:
+    return Spread.of(one.figures[figure] for one in results[arm].values() if figure in one.figures)
+
+
+def paired_difference(results: Results, arm: str, reference: str, figure: str) -> Spread | None:
+    """Seed by seed: both arms began with the same weights and saw the same samples."""
+    differences = []
+    for seed, one in results[arm].items():
+        other = results[reference].get(seed)
+        if other is not None and figure in one.figures and figure in other.figures:
+            differences.append(one.figures[figure] - other.figures[figure])
+    return Spread.of(differences)
+
+
+def heading(figure: str) -> tuple[str, int]:
+    """Of a figure in a table, and its decimals."""
+    if figure.startswith(RUNNING_PREFIX):
+        text, decimals = FIGURES[figure.removeprefix(RUNNING_PREFIX)]
+        return f"{text}, batch norm as training left it", decimals
+    return FIGURES[figure]
+
+
+Read = Callable[[dict[str, Any]], float | None]
+
+
+def curve(results: Results, arm: str, read: Read) -> tuple[list[int], list[Spread]]:
+    """Steps, and what `read` makes of the records there, over the seeds that have such a one."""
+    by_step: dict[int, list[float]] = {}
+    for one in results[arm].values():
+        for record in one.records:
+            value = read(record)
+            if value is not None:
+                by_step.setdefault(record["step"], []).append(value)
+    steps = sorted(by_step)
+    spreads = [Spread.of(by_step[step]) for step in steps]
+    return steps, [spread for spread in spreads if spread is not None]

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.study.definition import Study, StudyRun, parse_study, study_runs
+from pipeline.study.page import comparison_table, shown_spread
+from pipeline.study.results import (
+    EVALUATION,
+    RUNNING,
+    Spread,
+    curve,
+    gather_results,
+    paired_difference,
+    spread_of,
+)
+from tests.pipeline.study.small_study import small_study
+
+
+def end_run(run: StudyRun, hole_mse: float, running: float = 0.5) -> None:
+    folder = Path(run.config.run_folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, value in ((EVALUATION, hole_mse), (RUNNING, running)):
+        methods = {"glcic": {"hole_mse": value}, "Telea": {"hole_mse": 0.2}}
+        (folder / name).write_text(json.dumps({"methods": methods, "num_samples": 6}))
+    records = [
+        {"step": step, "phase": "joint", "evaluation_hole_mse": hole_mse * 4 / step}
+        for step in (2, 4)
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    return parse_study(small_study(tmp_path))
+
+
+def end_runs(study: Study, folder: str, values: dict[tuple[str, int], float]) -> None:
+    for run in study_runs(study, folder):
+        if (run.arm, run.seed) in values:
+            end_run(run, values[run.arm, run.seed])
+
+
+VALUES = {("masked", 0): 0.10, ("masked", 1): 0.30, ("dam", 0): 0.08, ("dam", 1): 0.27}
+
+
+def test_figures_are_gathered_with_their_spread_over_the_seeds(
+    study: Study, tmp_path: Path
+) -> None:
+    end_runs(study, str(tmp_path), VALUES)
+    results = gather_results(study, str(tmp_path))
+    spread = spread_of(results, "masked", "hole_mse")
+    assert spread == Spread(pytest.approx(0.2), 0.1, 0.3, 2)
+    running = spread_of(results, "masked", "running_statistics_hole_mse")
+    assert running is not None
+    assert running.mean == 0.5
+    assert results["dam"][1].baselines == {"Telea": {"hole_mse": 0.2}}
+
+
+def test_differences_are_taken_seed_by_seed(study: Study, tmp_path: Path) -> None:
+    end_runs(study, str(tmp_path), VALUES)
+    results = gather_results(study, str(tmp_path))
+    difference = paired_difference(results, "dam", "masked", "hole_mse")
+    assert difference is not None
+    assert (difference.lowest, difference.highest) == pytest.approx((-0.03, -0.02))
+
+
+def test_runs_that_have_not_ended_are_left_out(study: Study, tmp_path: Path) -> None:
+    end_runs(study, str(tmp_path), {("masked", 0): 0.1, ("dam", 1): 0.2})
+    results = gather_results(study, str(tmp_path))
+    assert list(results["masked"]) == [0]
+    assert list(results["dam"]) == [1]
+    assert paired_difference(results, "dam", "masked", "hole_mse") is None
+    assert spread_of(results, "dam", "psnr_db") is None
+
+
+def test_a_curve_has_the_spread_of_the_seeds_at_each_step(study: Study, tmp_path: Path) -> None:
+    end_runs(study, str(tmp_path), VALUES)
+    results = gather_results(study, str(tmp_path))
+    steps, spreads = curve(results, "masked", lambda record: record.get("evaluation_hole_mse"))
+    assert steps == [2, 4]
+    assert (spreads[0].lowest, spreads[1].highest) == pytest.approx((0.2, 0.3))
+
+
+def test_the_table_has_a_row_for_each_figure_and_one_for_its_differences(
+    study: Study, tmp_path: Path
+) -> None:
+    end_runs(study, str(tmp_path), VALUES)
+    table = comparison_table(study, study.figures[1], gather_results(study, str(tmp_path)))
+    assert table[0] == ["", "masked", "DAM, two masks"]
+    assert table[1][1:] == [
+        "0.20000 (0.10000 to 0.30000)", "0.17500 (0.08000 to 0.27000)",
+    ]  # fmt: skip
+    assert table[2] == ["difference, seed by seed", "", "-0.02500 (-0.03000 to -0.02000)"]
+    assert table[-1] == ["seeds", "2", "2"]
+
+
+def test_a_damaged_file_of_a_run_is_named(study: Study, tmp_path: Path) -> None:
+    run = study_runs(study, str(tmp_path))[0]
+    end_run(run, 0.1)
+    (Path(run.config.run_folder) / EVALUATION).write_text('{"methods"')
+    with pytest.raises(ValueError, match=r"masked-seed-0/evaluation\.json is damaged"):
+        gather_results(study, str(tmp_path))
+
+
+def test_one_seed_has_no_range_and_none_is_a_dash() -> None:
+    assert shown_spread(Spread.of([0.25]), 2) == "0.25"
+    assert shown_spread(Spread.of([]), 2) == "-"
+    assert shown_spread(Spread.of([0.25, 0.35]), 2, sign=True) == "+0.30 (+0.25 to +0.35)"
