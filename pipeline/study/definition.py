@@ -46,6 +46,7 @@ class StudyFigure:
     rows: tuple[str, ...] = ("hole_mse", "hole_psnr_db", "known_mse_of_raw")  # of its table
     curves: bool = False  # of errors and discriminators while training
     sheet: Literal["none", "completion", "raw", "both"] = "none"  # what is shown of each arm
+    baselines: bool = False  # its table has the classic methods too
     preprocessing: bool = False  # shows packed samples instead
 
 

@@ -14,6 +14,7 @@ from pipeline.study.pictures import as_jpeg, comparison_curves, comparison_sheet
 from pipeline.study.results import (
     Results,
     Spread,
+    classic_figures,
     heading,
     paired_difference,
     spread_of,
@@ -94,13 +95,18 @@ def comparison_table(study: Study, figure: StudyFigure, results: Results) -> lis
     """A row for each figure: of each arm the mean over the seeds and its range; where there are
     several arms, a second row with the differences from the first, seed by seed.
     """
-    rows = [["", *(study.arms[arm].label for arm in figure.arms)]]
+    classic = classic_figures(results) if figure.baselines else {}
+    rows = [["", *(study.arms[arm].label for arm in figure.arms), *classic]]
     for name in figure.rows:
         spreads = [spread_of(results, arm, name) for arm in figure.arms]
         if not any(spreads):
             continue
         title, decimals = heading(name)
         rows.append([title, *(shown_spread(spread, decimals) for spread in spreads)])
+        for method in classic.values():
+            rows[-1].append(
+                shown_spread(Spread.of([method[name]] if name in method else []), decimals)
+            )
         if len(figure.arms) > 1:
             reference = figure.arms[0]
             differences = [
@@ -108,9 +114,9 @@ def comparison_table(study: Study, figure: StudyFigure, results: Results) -> lis
                 for arm in figure.arms[1:]
             ]
             if any(cell != "-" for cell in differences):
-                rows.append(["difference, seed by seed", "", *differences])
+                rows.append(["difference, seed by seed", "", *differences, *("" for _ in classic)])
     counts = [len(results[arm]) for arm in figure.arms]
-    rows.append(["seeds", *map(str, counts)])
+    rows.append(["seeds", *map(str, counts), *("" for _ in classic)])
     return rows
 
 

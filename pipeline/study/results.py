@@ -85,6 +85,11 @@ def _json(url: str) -> Any:
         ) from error
 
 
+def classic_figures(results: Results) -> dict[str, Figures]:
+    """Of the methods that learn nothing, which every run compares its network with."""
+    return next((one.baselines for arm in results.values() for one in arm.values()), {})
+
+
 def spread_of(results: Results, arm: str, figure: str) -> Spread | None:
     return Spread.of(one.figures[figure] for one in results[arm].values() if figure in one.figures)
 

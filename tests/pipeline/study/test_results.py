@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -109,3 +110,14 @@ def test_one_seed_has_no_range_and_none_is_a_dash() -> None:
     assert shown_spread(Spread.of([0.25]), 2) == "0.25"
     assert shown_spread(Spread.of([]), 2) == "-"
     assert shown_spread(Spread.of([0.25, 0.35]), 2, sign=True) == "+0.30 (+0.25 to +0.35)"
+
+
+def test_a_figure_may_show_the_classic_methods_beside_its_arms(
+    study: Study, tmp_path: Path
+) -> None:
+    end_runs(study, str(tmp_path), VALUES)
+    figure = dataclasses.replace(study.figures[1], baselines=True)
+    table = comparison_table(study, figure, gather_results(study, str(tmp_path)))
+    assert table[0] == ["", "masked", "DAM, two masks", "Telea"]
+    assert table[1][-1] == "0.20000"
+    assert len({len(row) for row in table}) == 1
