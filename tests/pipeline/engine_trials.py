@@ -48,6 +48,7 @@ class Cell:
     micro_batch_size: int = SHARE
     channels_last: bool = False  # off: all engines take one code path, and differ in sums alone
     optimizer: str = "adadelta"
+    network: str = "glcic"
 
     @property
     def name(self) -> str:
@@ -73,6 +74,9 @@ FURTHER = {  # further settings: the cells that are held against the first one
         dataclasses.replace(cell, micro_batch_size=3) for cell in (Cell("ddp"), *ZERO)
     ],
     "Adam": [dataclasses.replace(cell, optimizer="adam") for cell in (Cell("ddp"), *ZERO)],
+    # With an automatic weight of the adversarial term, whose gradient is taken apart.
+    "DAM": [dataclasses.replace(cell, network="dam") for cell in ENGINES if cell.zero_stage != 1],
+    "U-Net": [dataclasses.replace(cell, network="unet") for cell in ENGINES if cell.zero_stage < 1],
     "channels last": [
         dataclasses.replace(cell, channels_last=True) for cell in (Cell("ddp"), *ZERO[::2])
     ],
@@ -90,6 +94,8 @@ def trial_config(shards: str, folder: Path, cell: Cell) -> Config:
     optimizer = _OPTIMIZERS[cell.optimizer]
     return small_config(
         shards, folder, train=train, schedule=schedule, parallel=parallel,
+        completion={"kind": cell.network},
+        loss={"alpha": "auto"} if cell.network == "dam" else {},
         completion_optimizer=optimizer, discriminator_optimizer=optimizer,
     )  # fmt: skip
 

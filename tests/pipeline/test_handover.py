@@ -189,3 +189,39 @@ def test_other_weights_at_the_start_make_another_run(
     config = small_config(shards, tmp_path / "run", start={"checkpoint": str(source)})
     with pytest.raises(ValueError, match=r"start\.checkpoint was '', is '.*source"):
         train(config, Worker())
+
+
+@pytest.mark.parametrize("part", ["checkpoints/step-000000012", "network"])
+def test_a_network_with_dam_blocks_takes_over_one_without(
+    shards: str, source: Path, tmp_path: Path, part: str
+) -> None:
+    config = new_run(
+        shards, tmp_path / "run", source / part, completion={"kind": "dam"},
+        start={"take": "completion"},
+    )  # fmt: skip
+    theirs = read_checkpoint(str(source / "checkpoints" / step_name(TOTAL))).tensors
+    state = first_state(config)
+    source_tensors = theirs["ema" if part == "network" else "completion"]
+    for name, tensor in state["completion"].items():
+        # The statistics of an exported network were estimated anew.
+        if not name.startswith("attention.") and (part != "network" or "running" not in name):
+            assert name.endswith("tracked") or torch.equal(tensor, source_tensors[name]), name
+    assert len(state["completion"]) > len(source_tensors)
+    assert_same(state["ema"], state["completion"])
+
+
+def test_optimizers_that_know_nothing_of_the_blocks_are_refused(
+    shards: str, source: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="remember nothing of the DAM blocks"):
+        new_run(shards, tmp_path / "run", source, completion={"kind": "dam"}, start={"take": "all"})
+
+
+def test_a_network_without_blocks_does_not_take_over_one_with_them(
+    shards: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "dam"
+    changes = {"completion": {"kind": "dam"}, "schedule": {"completion": 1, "joint": 0}}
+    assert train(small_config(shards, folder, **changes), Worker()).finished
+    with pytest.raises(ValueError, match=r"completion\.kind is 'glcic', but .* made with 'dam'"):
+        new_run(shards, tmp_path / "run", folder)
