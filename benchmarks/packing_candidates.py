@@ -7,9 +7,7 @@ into tar shards; what is too small is refused by both.
 from __future__ import annotations
 
 import io
-import shutil
 import tempfile
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
@@ -19,7 +17,9 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from benchmarks.durable import seconds_until_on_disk
 from shards.conversion import StoredImage, UnusableImage, convert_image
+from shards.manifest import Manifest
 from shards.masks import DrawnMasks, draw_masks
 from shards.pack import pack_images
 from shards.recipe import PackRecipe
@@ -33,27 +33,32 @@ _LUMA = np.array([0.299, 0.587, 0.114])  # weights of R, G, B
 def pack_rate(source: Path, recipe: PackRecipe, workers: int) -> float:
     """Images per second of `pack_images`: plan, indexes, checksums, flushing and manifest too."""
     with tempfile.TemporaryDirectory(prefix="glcic-benchmark-") as folder:
-        start = time.perf_counter()
-        manifest = pack_images(source, f"{folder}/set", recipe, workers=workers)
-        return manifest.num_images("train") / (time.perf_counter() - start)
+        packed: list[Manifest] = []
+        seconds = seconds_until_on_disk(
+            lambda: packed.append(pack_images(source, f"{folder}/set", recipe, workers=workers)),
+            folder,
+        )
+        return packed[0].num_images("train") / seconds
 
 
 def webdataset_rate(submit: Submit, paths: list[Path], recipe: PackRecipe, processes: int) -> float:
     """Images per second of that many processes, started before, with one ShardWriter each."""
-    folder = Path(tempfile.mkdtemp(prefix="glcic-benchmark-"))
-    try:
-        start = time.perf_counter()
-        parts = [
-            submit(write_with_webdataset, paths[number::processes], folder, number, recipe)
-            for number in range(processes)
-        ]
-        images = sum(part.result() for part in parts)
-        return images / (time.perf_counter() - start)
-    finally:
-        shutil.rmtree(folder)
+    images = 0
+    with tempfile.TemporaryDirectory(prefix="glcic-benchmark-") as folder:
+
+        def pack() -> None:
+            nonlocal images
+            parts = [
+                submit(write_with_webdataset, paths[number::processes], folder, number, recipe)
+                for number in range(processes)
+            ]
+            images = sum(part.result() for part in parts)
+
+        seconds = seconds_until_on_disk(pack, folder)
+    return images / seconds
 
 
-def write_with_webdataset(paths: list[Path], folder: Path, number: int, recipe: PackRecipe) -> int:
+def write_with_webdataset(paths: list[Path], folder: str, number: int, recipe: PackRecipe) -> int:
     """The images that were written; `number` tells the shards of several processes apart."""
     from webdataset import ShardWriter
 
@@ -102,24 +107,25 @@ def stored_samples(paths: list[Path], recipe: PackRecipe) -> list[Sample]:
 def writing_rate(samples: list[Sample], recipe: PackRecipe, count: int) -> float:
     """Samples per second of the shard writer alone: checksums, hash, index and flushing."""
     with tempfile.TemporaryDirectory(prefix="glcic-benchmark-") as folder:
-        start = time.perf_counter()
-        for shard in range(0, count, recipe.images_per_shard):
-            writer = ShardWriter(folder, f"train-{shard:06d}.tar", recipe)
-            for number in range(shard, min(shard + recipe.images_per_shard, count)):
-                description = {"class": "some", "label": 0, "original_size": [500, 375]}
-                image, masks = samples[number % len(samples)]
-                writer.add(number, image, 0, description, masks)
-            writer.finish()
-        return count / (time.perf_counter() - start)
+
+        def write() -> None:
+            for shard in range(0, count, recipe.images_per_shard):
+                writer = ShardWriter(folder, f"train-{shard:06d}.tar", recipe)
+                for number in range(shard, min(shard + recipe.images_per_shard, count)):
+                    description = {"class": "some", "label": 0, "original_size": [500, 375]}
+                    image, masks = samples[number % len(samples)]
+                    writer.add(number, image, 0, description, masks)
+                writer.finish()
+
+        return count / seconds_until_on_disk(write, folder)
 
 
 def webdataset_writing_rate(samples: list[Sample], recipe: PackRecipe, count: int) -> float:
     """The same samples through webdataset.ShardWriter, described alike."""
     from webdataset import ShardWriter as PeerWriter
 
-    with tempfile.TemporaryDirectory(prefix="glcic-benchmark-") as folder:
-        start = time.perf_counter()
-        pattern, per_shard = f"{folder}/train-%06d.tar", recipe.images_per_shard
+    def write(pattern: str) -> None:
+        per_shard = recipe.images_per_shard
         with PeerWriter(pattern, maxcount=per_shard, maxsize=1e12, verbose=0) as writer:
             for number in range(count):
                 image, masks = samples[number % len(samples)]
@@ -131,7 +137,9 @@ def webdataset_writing_rate(samples: list[Sample], recipe: PackRecipe, count: in
                     "discriminator": masks.discriminator_holes.tolist(),
                 }
                 writer.write({"__key__": f"{number:08d}", "jpg": image.data, "json": description})
-        return count / (time.perf_counter() - start)
+
+    with tempfile.TemporaryDirectory(prefix="glcic-benchmark-") as folder:
+        return count / seconds_until_on_disk(lambda: write(f"{folder}/train-%06d.tar"), folder)
 
 
 def fidelity(paths: list[Path], recipe: PackRecipe) -> dict[str, list[float]]:
