@@ -21,6 +21,7 @@ VERBS = {
     "elastic": "train on a number of machines that may change",
     "evaluate": "measure a checkpoint on the validation shards",
     "complete": "complete holes in photographs",
+    "import": "make a network of the weights of another project",
     "export": "write a trained completion network to a folder of its own",
 }
 
