@@ -14,14 +14,9 @@ if __package__ in (None, ""):  # started as a script: the repository root is not
 def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
 
-    from pipeline.checkpoint import COMMITTED
-    from pipeline.export import DESCRIPTION, save_completion_network
+    from pipeline.export import save_completion_network
     from pipeline.foreign.formats import import_file, sha256_of
-    from shards.storage import exists, join_url
 
-    folder = options.folder
-    if exists(join_url(folder, COMMITTED)) and not exists(join_url(folder, DESCRIPTION)):
-        raise ValueError(f"{folder} holds a checkpoint, which this would end; name another folder")
     mean = _mean(options.mean) if options.mean else None
     imported = import_file(
         options.file, options.format, mean=mean, channel_order=options.channel_order
@@ -35,13 +30,13 @@ def main(arguments: list[str]) -> int:
     }
     if imported.licence:
         facts["licence"] = imported.licence
-    save_completion_network(folder, imported.network(), imported.config, 0, facts)
+    save_completion_network(options.folder, imported.network(), imported.config, 0, facts)
     color = ", ".join(f"{value:.4f}" for value in imported.fill_color)
     print(f"{options.file}: {imported.layout}'s layout, {len(imported.tensors)} tensors, all fit")
     print(f"holes are filled with RGB {color}")
     for note in imported.notes:
         print(note)
-    print(f"written to {folder}; to train on: {_flags(folder, imported.config)}")
+    print(f"written to {options.folder}; to train on: {_flags(options.folder, imported.config)}")
     return 0
 
 

@@ -125,7 +125,7 @@ def test_a_run_that_would_read_the_weights_another_way_is_refused(
 def test_a_folder_with_a_checkpoint_is_not_overwritten(tmp_path: Path) -> None:
     write("authors", tmp_path / "weights")
     (tmp_path / "COMMITTED").write_text("{}")
-    with pytest.raises(ValueError, match="holds a checkpoint"):
+    with pytest.raises(ValueError, match="is a checkpoint"):
         main([str(tmp_path / "weights"), str(tmp_path)])
     assert (tmp_path / "COMMITTED").read_text() == "{}"
 
