@@ -50,8 +50,8 @@ def main(arguments: list[str]) -> int:
         save_described_network(options.output, network, description)
     else:
         _write_graph(options, network, description)
-    weights = f"the {description['weights']} weights" if "weights" in description else "the network"
-    print(f"{weights} of step {description['step']} are in {options.output}")
+    weights = description.get("weights", "imported")
+    print(f"the {weights} weights of step {description['step']} are in {options.output}")
     if "licence" in description:
         print(description["licence"])
     return 0

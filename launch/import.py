@@ -32,7 +32,9 @@ def main(arguments: list[str]) -> int:
         facts["licence"] = imported.licence
     save_completion_network(options.folder, imported.network(), imported.config, 0, facts)
     color = ", ".join(f"{value:.4f}" for value in imported.fill_color)
-    print(f"{options.file}: {imported.layout}'s layout, {len(imported.tensors)} tensors, all fit")
+    print(
+        f"{options.file}: the layout of {imported.layout}, {len(imported.tensors)} tensors, all fit"
+    )
     print(f"holes are filled with RGB {color}")
     for note in imported.notes:
         print(note)

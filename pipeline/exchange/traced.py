@@ -28,6 +28,7 @@ class TracedCompletion(nn.Module):
         super().__init__()
         self.network = network
         self.composite = composite
+        self._program: torch.export.ExportedProgram | None = None
 
     def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
         raw, maps = completed_by(self.network, image, mask)
@@ -48,10 +49,13 @@ class TracedCompletion(nn.Module):
         return {name: {0: batch, 2: height, 3: width} for name in INPUT_NAMES}
 
     def program(self) -> torch.export.ExportedProgram:
-        """The network is on the CPU and in evaluation mode."""
+        """The network is on the CPU, in evaluation mode, and does not change afterwards."""
+        if self._program is not None:
+            return self._program
         example = sample_inputs(2, 3 * self.network.size_multiple, 5 * self.network.size_multiple)
         with quiet_exporters():
-            return torch.export.export(self, example, dynamic_shapes=self.dynamic_shapes())
+            self._program = torch.export.export(self, example, dynamic_shapes=self.dynamic_shapes())
+        return self._program
 
 
 def sample_inputs(images: int, height: int, width: int) -> tuple[Tensor, Tensor]:

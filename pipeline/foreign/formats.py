@@ -70,4 +70,4 @@ def _is_torch7(path: Path) -> bool:
 
 def _refuse_option(value: object, option: str, layout: str) -> None:
     if value is not None:
-        raise ValueError(f"{option} changes nothing for {layout}'s layout, whose files settle it")
+        raise ValueError(f"{option} changes nothing in the layout of {layout}")

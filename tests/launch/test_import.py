@@ -67,7 +67,7 @@ def test_what_is_imported_is_loaded_like_any_exported_network(
     loaded = load_completion_network(folder, "ema", torch.device("cpu"))
     image, mask = sample()
     torch.testing.assert_close(loaded(image, mask), network(image, mask), rtol=0, atol=TOLERANCE)
-    assert f"{layout}'s layout" in capsys.readouterr().out
+    assert f"the layout of {layout}" in capsys.readouterr().out
 
 
 def test_the_source_of_the_weights_stays_known(

@@ -79,6 +79,13 @@ def test_weights_of_two_dimensions_and_inverse_deviations_of_old_files_are_read(
     assert_same_output(write(tmp_path / "model.t7", sequential(layers)), network)
 
 
+def test_layers_of_cudnn_are_those_of_nn(tmp_path: Path) -> None:
+    network, layers = made()
+    for layer in layers:
+        layer.class_name = layer.class_name.replace("nn.", "cudnn.")
+    assert_same_output(write(tmp_path / "model.t7", sequential(layers)), network)
+
+
 def test_another_epsilon_of_batch_norm_is_kept_by_the_variances(tmp_path: Path) -> None:
     network, _ = made()
     for layer in network.layers:

@@ -75,9 +75,13 @@ def test_a_file_under_the_name_of_another_layout_is_refused(tmp_path: Path, layo
 
 
 def test_options_of_another_layout_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"--mean changes nothing for mmagic"):
+    with pytest.raises(ValueError, match=r"--mean changes nothing in the layout of mmagic"):
         import_file(write_mmagic(tmp_path / "a"), mean=MEAN)
-    with pytest.raises(ValueError, match=r"--channel-order changes nothing for otenim"):
+    with pytest.raises(
+        ValueError, match=r"--channel-order changes nothing in the layout of otenim"
+    ):
         import_file(write_otenim(tmp_path / "a"), channel_order="rgb")
-    with pytest.raises(ValueError, match=r"--channel-order changes nothing for authors"):
+    with pytest.raises(
+        ValueError, match=r"--channel-order changes nothing in the layout of authors"
+    ):
         import_file(write_authors(tmp_path / "a"), channel_order="rgb")
