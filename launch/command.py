@@ -22,6 +22,7 @@ VERBS = {
     "study": "train a table of arms over seeds, and compare them on a page",
     "evaluate": "measure a checkpoint on the validation shards",
     "complete": "complete holes in photographs",
+    "import": "make a network of the weights of another project",
     "export": "write a trained completion network to a folder of its own",
 }
 

@@ -38,14 +38,23 @@ def save_completion_network(
     url: str, network: nn.Module, config: CompletionConfig, step: int, facts: dict[str, Any]
 ) -> None:
     """For rank 0 alone."""
+    save_described_network(url, network, {"step": step, "completion": asdict(config), **facts})
+
+
+def save_described_network(url: str, network: nn.Module, description: dict[str, Any]) -> None:
+    """`description` is the whole of DESCRIPTION, `step` and `completion` among it.
+
+    Raises ValueError where the folder is a checkpoint.
+    """
+    if exists(join_url(url, COMMITTED)) and not exists(join_url(url, DESCRIPTION)):
+        raise ValueError(f"{url} is a checkpoint, which this would overwrite; name another folder")
     remove_tree(join_url(url, COMMITTED))
     tensors = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
-    description = {"step": step, "completion": asdict(config), **facts}
     files = {
         WEIGHTS: safetensors.torch.save(tensors),
         DESCRIPTION: (json.dumps(description, indent=1) + "\n").encode(),
     }
-    write_committed(url, files, step)
+    write_committed(url, files, description["step"])
 
 
 def load_completion_network(url: str, weights: str, device: torch.device) -> nn.Module:
@@ -56,10 +65,18 @@ def load_completion_network(url: str, weights: str, device: torch.device) -> nn.
     FileNotFoundError where there is none, ValueError where it is damaged.
     """
     if exists(join_url(url, DESCRIPTION)):
-        return _load_exported(url, device)
+        return load_exported(url, device)[0]
     if exists(join_url(url, EXPORT_FOLDER, COMMITTED)):
-        return _load_exported(join_url(url, EXPORT_FOLDER), device)
+        return load_exported(join_url(url, EXPORT_FOLDER), device)[0]
     return load_from_checkpoint(find_checkpoint(url), weights, device)[0]
+
+
+def load_exported(url: str, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:
+    """The network of an exported folder in evaluation mode, and its description."""
+    commitment = read_commitment(url)
+    description: dict[str, Any] = json.loads(read_file(url, DESCRIPTION, commitment))
+    network = build_completion(parse_config({"completion": description["completion"]}))
+    return _filled(network, lambda: read_file(url, WEIGHTS, commitment), url, device), description
 
 
 def find_checkpoint(url: str) -> str:
@@ -82,13 +99,6 @@ def load_from_checkpoint(url: str, weights: str, device: torch.device) -> tuple[
     name = "ema.safetensors" if weights == "ema" else WEIGHTS
     network = build_completion(config)
     return _filled(network, lambda: read_file(url, name, commitment), url, device), config
-
-
-def _load_exported(url: str, device: torch.device) -> nn.Module:
-    commitment = read_commitment(url)
-    description = json.loads(read_file(url, DESCRIPTION, commitment))
-    network = build_completion(parse_config({"completion": description["completion"]}))
-    return _filled(network, lambda: read_file(url, WEIGHTS, commitment), url, device)
 
 
 def _filled(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+PICKLED_FILES_OF_OTHERS = ROOT / "pipeline" / "foreign" / "pickled.py"
 ALLOWED = {
     "shards": {"shards"},
     "pipeline": {"pipeline", "shards"},
@@ -41,8 +42,14 @@ def test_nothing_here_reads_a_pickle(package: str) -> None:
         calls = [
             node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
         ]
-        names = {ast.unparse(call.func) for call in calls}
+        names = {ast.unparse(call.func) for call in calls if not is_safe_load(path, call)}
         assert not {"torch.load", "torch.save", "yaml.load"} & names, path
+
+
+def is_safe_load(path: Path, call: ast.Call) -> bool:
+    """Files of other projects are pickles: one module reads them, by the reader that runs none."""
+    keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+    return path == PICKLED_FILES_OF_OTHERS and keywords.get("weights_only") == "True"
 
 
 def test_shards_is_used_without_torch() -> None:
