@@ -1,11 +1,12 @@
 """Evaluation: a completion network and classic methods on the fixed validation samples.
 
-The samples are dealt out to the ranks and the sums added up, so that the figures depend neither on
-the number of ranks nor on the batch size.
+The samples are dealt out to the ranks and their figures brought together, so that the means depend
+neither on the number of ranks nor on the batch size.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,8 +23,10 @@ from torch import Tensor, nn
 from pipeline.baselines import Baseline, classic_baselines
 from pipeline.config import Config
 from pipeline.feed import images_to_device, masks_to_device
+from pipeline.map_figures import map_figures
 from pipeline.masking import composite
 from pipeline.metrics import FIGURES, image_figures, known_mse, quantized
+from pipeline.networks.erasing import completed_by
 from pipeline.recalibration import recalibrated
 from pipeline.workers import Worker
 from shards.batches import Batch, BatchAssembler, ReaderSpec, read_in_order
@@ -37,7 +40,11 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Means over the samples: `methods` maps a method to its figures, see `pipeline.metrics`."""
+    """Means over the samples: `methods` maps a method to its figures, see `pipeline.metrics`.
+
+    A figure that a method has for none of the samples is left out; one that is not defined for some
+    of them is the mean over the others.
+    """
 
     methods: dict[str, Figures]
     num_samples: int
@@ -80,6 +87,7 @@ def evaluate(
     limit: int = 0,
     baselines: bool = True,
     precision: str = "fp32",
+    map_scale: float = 2.0,
     threads: int = 1,
     cache: str = "",
     cache_limit_bytes: int = 0,
@@ -88,37 +96,35 @@ def evaluate(
     """`network` in eval mode and on `device`, on the validation samples of a packed set.
 
     `limit` takes that many samples, spread evenly over the split. `all_reduce_sum` adds a float64
-    array up over the ranks. `threads` compute the figures; `alive` is called after every batch.
+    array up over the ranks. `map_scale` is that of the loss, for networks with maps. `threads`
+    compute the figures; `alive` is called after every batch.
     Collective: every rank must call.
     Raises ValueError for a set without validation samples.
     """
     manifest = load_manifest(shards_url)
     samples = evaluated_samples(manifest.num_samples("val"), limit)
     methods = classic_baselines(manifest.mean_color) if baselines else {}
-    sums = np.zeros((1 + len(methods), len(FIGURES)))
+    values = np.zeros((len(samples), 1 + len(methods), len(FIGURES)))
     autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+    mine = itertools.count(rank, world_size)  # rows of `values`
     with ThreadPoolExecutor(threads) as pool:
         for batch in read_in_order(
             shards_url, "val", samples[rank::world_size], batch_size, cache, cache_limit_bytes
         ):
             images, masks = sample_tensors(batch, device)
             with torch.inference_mode(), autocast:
-                raw = network(images, masks)
+                raw, maps = completed_by(network, images, masks)
             completed = composite(raw, images, masks)
             arrays = [batch.images, *map(_as_arrays, (completed, raw, masks))]
-            for figures in pool.map(partial(_sample_figures, methods), *arrays):
-                sums += figures
+            fakeness = _as_arrays(maps[-1]) if maps else [None] * len(batch.images)
+            figures_of = partial(_sample_figures, methods, map_scale)
+            for figures in pool.map(figures_of, *arrays, fakeness):
+                values[next(mine)] = figures
             alive()
-    means = all_reduce_sum(sums) / len(samples)
-    names = [NETWORK, *methods]
+    values = all_reduce_sum(values)
     return Evaluation(
         methods={
-            name: {
-                figure: float(value)
-                for figure, value in zip(FIGURES, row, strict=True)
-                if name == NETWORK or figure != "known_mse_of_raw"  # the others have no raw output
-            }
-            for name, row in zip(names, means, strict=True)
+            name: mean_figures(values[:, column]) for column, name in enumerate([NETWORK, *methods])
         },
         num_samples=len(samples),
         evaluated={
@@ -127,6 +133,15 @@ def evaluate(
             "precision": precision,
         },
     )
+
+
+def mean_figures(values: np.ndarray) -> Figures:
+    """Of (samples, FIGURES), NaN where a sample lacks a figure. One that all lack is left out."""
+    return {
+        name: float(np.nanmean(column))
+        for name, column in zip(FIGURES, values.T, strict=True)
+        if not np.isnan(column).all()
+    }
 
 
 def evaluated_samples(num_samples: int, limit: int) -> list[int]:
@@ -151,19 +166,24 @@ def _as_arrays(values: Tensor) -> np.ndarray:
 
 def _sample_figures(
     methods: dict[str, Baseline],
+    map_scale: float,
     original: np.ndarray,
     completed: np.ndarray,
     raw: np.ndarray,
     mask: np.ndarray,
+    fakeness: np.ndarray | None,
 ) -> np.ndarray:
-    """(methods, figures) of one sample."""
+    """(methods, figures) of one sample, NaN where a method has no such figure."""
     hole = mask[..., 0] > 0.5
-    rows = [
-        image_figures(original, quantized(completed), hole)
-        | {"known_mse_of_raw": known_mse(original, raw, hole)}
-    ]
+    own = image_figures(original, quantized(completed), hole)
+    own["known_mse_of_raw"] = known_mse(original, raw, hole)
+    if fakeness is not None:
+        error = np.abs(completed - original.astype(np.float32) / 255).mean(axis=2)
+        target = np.minimum(map_scale * error, 1)
+        own |= map_figures(fakeness[..., 0], target, error, hole)
+    rows = [own]
     rows += [image_figures(original, method(original, hole), hole) for method in methods.values()]
-    return np.array([[row.get(figure, 0.0) for figure in FIGURES] for row in rows])
+    return np.array([[row.get(figure, np.nan) for figure in FIGURES] for row in rows])
 
 
 def evaluate_network(
@@ -194,6 +214,7 @@ def evaluate_network(
         limit=config.evaluation.limit,
         baselines=baselines,
         precision=config.train.precision,
+        map_scale=config.loss.map_scale,
         threads=worker.cores_per_rank,
         cache=config.data.cache,
         cache_limit_bytes=config.data.cache_limit_bytes,

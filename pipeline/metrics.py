@@ -19,6 +19,10 @@ FIGURES: dict[str, tuple[str, int]] = {
     "ssim": ("SSIM", 4),
     "hole_ssim": ("SSIM in the hole", 4),
     "known_mse_of_raw": ("raw MSE of known pixels", 6),
+    # of networks with maps alone, see `pipeline.map_figures`
+    "map_mae": ("map: MAE from the true error", 4),
+    "map_error_correlation": ("map: rank correlation with the error in the hole", 3),
+    "map_hole_auroc": ("map: AUROC of hole against known", 3),
 }
 PSNR_LIMIT_DB = 100.0  # of an exact copy, whose PSNR is infinite and would spoil the mean
 

@@ -235,6 +235,7 @@ class Run:
                 device=self.worker.device, caption=f"{self.config.name}, step {step}",
                 cache=self.config.data.cache,
                 cache_limit_bytes=self.config.data.cache_limit_bytes,
+                map_scale=self.config.loss.map_scale,
             )  # fmt: skip
             files.write(f"sheets/step-{step:09d}.png", png, needed=step == self.schedule.total)
             files.telemetry.picture("validation", step, picture)

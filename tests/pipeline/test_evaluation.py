@@ -2,6 +2,7 @@ import dataclasses
 import io
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,9 @@ from pipeline.evaluation import (
     evaluated_samples,
     recalibrate,
 )
+from pipeline.losses import error_map
+from pipeline.map_figures import MAP_FIGURES
+from pipeline.masking import composite
 from pipeline.metrics import FIGURES, image_figures
 from pipeline.networks.completion import CompletionNetwork
 from pipeline.workers import Worker
@@ -124,10 +128,52 @@ def test_a_network_that_returns_the_image_has_perfect_figures(shards_url: str) -
             return image
 
     figures = evaluate(Cheat(), shards_url, device=CPU).methods["glcic"]
-    assert set(figures) == set(FIGURES)
+    assert set(figures) == set(FIGURES) - set(MAP_FIGURES)
     assert figures["hole_mse"] == 0
     assert figures["known_mse_of_raw"] == pytest.approx(0, abs=1e-12)
     assert figures["ssim"] == pytest.approx(1)
+
+
+class Mapped(torch.nn.Module):
+    """Returns a grey image, and as its finest map what `map_of` makes of the image."""
+
+    has_maps = True
+
+    def __init__(self, map_of: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.map_of = map_of
+
+    def forward(
+        self, image: torch.Tensor, mask: torch.Tensor, with_maps: bool = False
+    ) -> torch.Tensor | tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        raw = torch.full_like(image, 0.5)
+        coarse = torch.zeros(len(image), 1, 8, 8)
+        fine = self.map_of(error_map(composite(raw, image, mask), image, scale=1.5))
+        return (raw, (coarse, fine)) if with_maps else raw
+
+
+def test_the_figures_of_maps_are_those_of_the_finest_one(shards_url: str) -> None:
+    figures = evaluate(Mapped(lambda error: error), shards_url, device=CPU, map_scale=1.5)
+    exact = figures.methods["glcic"]
+    assert set(exact) == set(FIGURES)
+    assert exact["map_mae"] == pytest.approx(0, abs=1e-6)
+    assert exact["map_error_correlation"] == pytest.approx(1, abs=1e-3)
+    assert exact["map_hole_auroc"] > 0.95
+    assert not set(MAP_FIGURES) & set(figures.methods["Telea"])
+    wrong = evaluate(Mapped(lambda error: 1 - error), shards_url, device=CPU, map_scale=1.5)
+    assert wrong.methods["glcic"]["map_error_correlation"] == pytest.approx(-1, abs=1e-3)
+    assert wrong.methods["glcic"]["map_hole_auroc"] < 0.05
+
+
+def test_samples_with_a_constant_map_are_left_out_of_the_correlation(shards_url: str) -> None:
+    def of_the_first_alone(error: torch.Tensor) -> torch.Tensor:
+        return torch.cat([error[:1], torch.zeros_like(error[1:])])
+
+    some = evaluate(Mapped(of_the_first_alone), shards_url, device=CPU, map_scale=1.5)
+    assert some.methods["glcic"]["map_error_correlation"] == pytest.approx(1, abs=1e-3)
+    none = evaluate(Mapped(torch.zeros_like), shards_url, device=CPU)
+    assert "map_error_correlation" not in none.methods["glcic"]
+    assert none.methods["glcic"]["map_hole_auroc"] == pytest.approx(0.5)
 
 
 def test_the_classic_methods_can_be_left_out_and_have_no_raw_output(

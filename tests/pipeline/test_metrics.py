@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from pipeline.map_figures import MAP_FIGURES
 from pipeline.metrics import FIGURES, PSNR_LIMIT_DB, image_figures, known_mse, quantized
 
 
@@ -62,7 +63,7 @@ def test_the_error_of_known_pixels_ignores_the_hole() -> None:
 
 
 def test_every_figure_has_a_heading() -> None:
-    assert {*image_figures(*sample()), "known_mse_of_raw"} == set(FIGURES)
+    assert {*image_figures(*sample()), "known_mse_of_raw", *MAP_FIGURES} == set(FIGURES)
 
 
 def test_levels_survive_the_way_through_floats() -> None:
