@@ -17,9 +17,10 @@ VERBS = {
     "repack": "mend damaged shards of a set from its source",
     "index": "make a set of shards that others have packed",
     "preview": "draw packed samples: original, masked image, mask",
+    "masks": "write images and masks as files that any model can be evaluated on",
     "train": "train the networks through the three phases",
     "elastic": "train on a number of machines that may change",
-    "evaluate": "measure a checkpoint on the validation shards",
+    "evaluate": "measure a checkpoint on the validation shards, or on files",
     "complete": "complete holes in photographs",
     "export": "write a trained completion network to a folder of its own",
 }
