@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int:
         recalibrate(network, config, worker),
         config,
         worker,
-        evaluated={"checkpoint": url, "weights": weights},
+        evaluated={"checkpoint": url, "weights": weights, **perceptual.description()},
         files=files,
         perceptual=perceptual,
     )
@@ -112,6 +112,11 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
 def _find_files(options: argparse.Namespace) -> FixedPairs | None:
     if bool(options.images) != bool(options.masks):
         raise ValueError("--images and --masks belong together: name both, or neither")
+    if options.beside and len(options.masks) > 1:
+        raise ValueError(
+            f"--beside {options.beside}: the published figures are of one kind of masks; evaluate "
+            "on the set mmagic alone"
+        )
     if not options.images:
         return None
     return find_pairs(

@@ -31,7 +31,9 @@ def main(arguments: list[str]) -> int:
         help=f"{', '.join(NAMED_MASKS)} (256 pixels), or {PACKED}: pack.masks, of a packed set its "
         "own masks (%(default)s)",
     )  # fmt: skip
-    parser.add_argument("--split", choices=("train", "val"), default="val", help="%(default)s")
+    parser.add_argument(
+        "--split", choices=("train", "val", "all"), default="val", help="%(default)s"
+    )
     parser.add_argument("--limit", type=int, default=0, help="images; 0: all (%(default)s)")
     options, config = parse_with_config(parser, arguments, sections=("pack",))
     if options.limit < 0:

@@ -64,7 +64,7 @@ class Evaluation:
         return list(columns), rows
 
     def _groups(self) -> dict[str, dict[str, Any]]:
-        areas = {f"hole {name} of the image": one for name, one in self.by_hole_area.items()}
+        areas = {f"hole {name}": one for name, one in self.by_hole_area.items()}
         return {**self.by_set, **areas}
 
     def _of_groups(self) -> tuple[list[str], _Rows]:

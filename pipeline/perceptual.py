@@ -6,6 +6,7 @@ is computed by torchmetrics, the separation behind U-IDS and P-IDS by scikit-lea
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -43,6 +44,7 @@ class OnnxNetwork:
         batch = inputs[0].shape[0]
         self._batch = batch if isinstance(batch, int) else 0  # exported for that many; 0: any
         self._what = f"{flag} {path}"
+        self.sha256 = hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
     def __call__(self, *images: np.ndarray) -> np.ndarray:
         """float32 (N, ...) of the first output, for arrays (N, 3, H, W) float32."""
@@ -87,6 +89,14 @@ class PerceptualNetworks:
             OnnxNetwork(features, 1, "--features") if features else None,
             OnnxNetwork(lpips, 2, "--lpips") if lpips else None,
         )
+
+    def description(self) -> dict[str, str]:
+        """The networks' checksums: figures of others cannot be compared."""
+        networks = {
+            "feature_network_sha256": self.feature_network,
+            "lpips_network_sha256": self.distance_network,
+        }
+        return {name: one.sha256 for name, one in networks.items() if one is not None}
 
     def room_for_features(self, num_samples: int, side: int) -> np.ndarray | None:
         """float32 zeros (num_samples, 2, D); None without a feature network."""

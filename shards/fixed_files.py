@@ -45,17 +45,23 @@ def write_fixed_files(
     """Images of a source or of a packed set as PNG, one mask of every set for each, and their list.
 
     Centre squares of `recipe.crop_size`, chosen and drawn by `recipe.seed`; of a packed set, its
-    samples as they are. The list is written last. Raises ValueError for a set that is not known or
-    made for another size, and where the folder is not empty.
+    samples as they are. `split` "all" takes the images of both. The list is written last. Raises
+    ValueError for a set that is not known or made for another size, and where the folder is not
+    empty.
     """
     packed = exists(join_url(source, MANIFEST_NAME))
+    if packed and split != "val":
+        raise ValueError(
+            f"{source} is a packed set, of which only the split val is stored at the size of the "
+            f"crop, not {split}; name the images that it was packed from"
+        )
     size = load_manifest(source).recipe.crop_size if packed else recipe.crop_size
     mixtures = {name: _mixture(name, recipe, size) for name in sets}
     if list_names(folder):
         raise ValueError(f"{folder} is not empty: name a new folder, or remove what is there")
     written = FixedFiles(size=size)
     if packed:
-        images = _packed_images(source, split, limit)
+        images = _packed_images(source, limit)
     else:
         images = _source_images(source, recipe, split, limit, written.refused)
     rows = []
@@ -102,7 +108,8 @@ _Images = Iterator[tuple[str, bytes, np.ndarray | None]]  # name, PNG, own mask
 def _source_images(
     source: str, recipe: PackRecipe, split: str, limit: int, refused: list[RefusedImage]
 ) -> _Images:
-    images = plan_packing(source, recipe).splits[split]
+    splits = plan_packing(source, recipe).splits
+    images = [image for name in splits if split in (name, "all") for image in splits[name]]
     as_png = replace(recipe, encoding="png")
     count = 0
     for image in images:
@@ -117,13 +124,13 @@ def _source_images(
         yield image.name, data, None
 
 
-def _packed_images(shards_url: str, split: str, limit: int) -> _Images:
+def _packed_images(shards_url: str, limit: int) -> _Images:
     manifest = load_manifest(shards_url)
-    total = manifest.num_samples(split)
+    total = manifest.num_samples("val")
     count = min(limit or total, total)
     samples = [position * total // count for position in range(count)]  # neighbours share a class
     png = replace(manifest.recipe, encoding="png")
-    for batch in read_in_order(shards_url, split, samples, batch_size=16):
+    for batch in read_in_order(shards_url, "val", samples, batch_size=16):
         for row, sample in enumerate(batch.samples.tolist()):
             size = manifest.recipe.crop_size
             mask = np.zeros((size, size), dtype=bool)
@@ -132,7 +139,7 @@ def _packed_images(shards_url: str, split: str, limit: int) -> _Images:
             else:
                 for x, y, width, height in batch.completion_holes[row].tolist():
                     mask[y : y + height, x : x + width] = True
-            yield f"{split} sample {sample}", encode_image(batch.images[row], png), mask
+            yield f"val sample {sample}", encode_image(batch.images[row], png), mask
 
 
 def _mask_png(pixels: np.ndarray) -> bytes:

@@ -39,8 +39,8 @@ def _strokes(strokes_min: int, strokes_max: int, length_max: int, width_max: int
         segments_max=5,
         length_min=10,
         length_max=9 + length_max,
-        width_min=5,
-        width_max=4 + width_max,
+        width_min=6,  # drawn as 5; there an even width is drawn as one more, here as one less
+        width_max=5 + width_max,
     )
     return MaskRecipe(kind="strokes", strokes=recipe)
 

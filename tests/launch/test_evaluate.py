@@ -1,3 +1,4 @@
+import hashlib
 import json
 import subprocess
 import sys
@@ -69,6 +70,8 @@ def test_files_are_evaluated_on_with_published_figures_beside(
     content = json.loads(Path(arguments[-1], "evaluation.json").read_text())
     assert content["num_samples"] == 5
     assert content["evaluated"]["files"]["sets"] == ["packed"]
+    digest = hashlib.sha256(Path(networks[1]).read_bytes()).hexdigest()
+    assert content["evaluated"]["feature_network_sha256"] == digest
     figures = content["methods"]["glcic"]
     assert {"fid", "lpips", "u_ids_percent"} <= set(figures)
     text, shown = markdown.read_text(), capsys.readouterr().out
@@ -76,6 +79,14 @@ def test_files_are_evaluated_on_with_published_figures_beside(
         assert part in text
     for part in (f"{figures['lpips']:.4f}", "23.152", "not measured here"):
         assert part in shown
+
+
+def test_published_figures_do_not_stand_beside_a_mean_over_kinds_of_masks(
+    arguments: list[str],
+) -> None:
+    files = ["--images", "list", "--masks", "thin", "mmagic"]
+    with pytest.raises(ValueError, match="are of one kind of masks"):
+        main([*arguments, *files, "--beside", "mmagic-places"])
 
 
 def test_masks_without_images_are_refused(arguments: list[str]) -> None:

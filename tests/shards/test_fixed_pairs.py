@@ -80,6 +80,14 @@ def test_images_that_cannot_be_used_are_told_and_left_out(tmp_path: Path) -> Non
     assert [image.path for image in written.refused] == ["class-0/small.png"]
 
 
+def test_the_images_of_both_splits_can_be_written_of_a_source_alone(tmp_path: Path) -> None:
+    shards_url = pack_small_set(tmp_path)
+    source, folder = str(tmp_path / "set-source"), str(tmp_path / "fixed")
+    assert write_fixed_files(source, folder, RECIPE, ["packed"], split="all").num_images == 24
+    with pytest.raises(ValueError, match="only the split val is stored at the size of the crop"):
+        write_fixed_files(shards_url, str(tmp_path / "none"), RECIPE, ["packed"], split="all")
+
+
 def test_unknown_sets_and_sizes_and_full_folders_are_refused(files: Path, tmp_path: Path) -> None:
     source, new = str(tmp_path / "source"), str(tmp_path / "new")
     with pytest.raises(ValueError, match="no recipe of masks named 'fat'; there are packed, thin"):

@@ -1,10 +1,13 @@
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from shards.named_masks import NAMED_MASKS, MaskMixture, draw_mask
-from shards.recipe import MaskRecipe, PackRecipe, recipe_faults
+from shards.recipe import MaskRecipe, PackRecipe, StrokeRecipe, recipe_faults
 
 
 @pytest.mark.parametrize("name", NAMED_MASKS)
@@ -60,3 +63,15 @@ def test_a_mixture_that_leaves_too_little_is_refused() -> None:
     whole = replace(MaskRecipe(), side_min=32, side_max=32)
     with pytest.raises(ValueError, match="leave less than 50%"):
         draw_mask(MaskMixture(((1.0, whole),), area_max=0.5), 32, seed=0, number=0)
+
+
+def test_the_parameters_for_packing_in_the_documentation_are_those_of_the_sets() -> None:
+    text = Path(__file__).parents[2].joinpath("docs", "evaluation.md").read_text()
+    written = [yaml.safe_load(line) for line in re.findall(r'--pack\.masks "(.*)"', text)]
+    assert len(written) == 3
+    for name, mapping in zip(("thin", "medium", "thick"), written, strict=True):
+        masks = MaskRecipe(**{**mapping, "strokes": StrokeRecipe(**mapping["strokes"])})
+        assert recipe_faults(PackRecipe(masks=masks)) == []
+        boxes = {"boxes_max": 0, "boxes_probability": 1.0}
+        assert replace(masks.strokes, **boxes) == NAMED_MASKS[name].recipes[0][1].strokes
+        assert masks.area_max == NAMED_MASKS[name].area_max
