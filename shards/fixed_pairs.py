@@ -2,8 +2,8 @@
 
 A list names the images, `images.csv` with the columns image (relative to the list), sha256, source,
 and one column for each set of masks with the SHA-256 of each mask; or a list of names alone, or a
-folder. A set of masks is a folder with one file an image: NAME.png, NAME_mask.png or NAME_mask000.
-png for an image NAME, white (128 and more) in the hole.
+folder. A set of masks is a folder with one file an image: NAME.png, NAME_mask.png or
+NAME_mask000.png for an image NAME, white (128 and more) in the hole.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from shards.storage import exists, join_url, list_tree, read_bytes
 
 LIST_NAME = "images.csv"
 _TOLD = 10  # files that are named one by one
-_MASK_SUFFIX = re.compile(r"_(crop\d+_)?mask\d*$")
+_MASK_SUFFIX = re.compile(r"_mask\d*$")
 
 
 class FixedPair(NamedTuple):

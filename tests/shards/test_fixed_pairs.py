@@ -134,9 +134,9 @@ def square() -> np.ndarray:
     return mask
 
 
-@pytest.mark.parametrize("suffix", ["_mask", "_mask000", "_crop000_mask003"])
+@pytest.mark.parametrize("suffix", ["_mask", "_mask000"])
 def test_masks_beside_their_images_are_found_by_their_suffix(tmp_path: Path, suffix: str) -> None:
-    for name in ("cat", "dog"):
+    for name in ("cat_crop000", "dog"):
         Image.fromarray(picture((48, 40))).save(tmp_path / f"{name}.png")
         Image.fromarray(square()).save(tmp_path / f"{name}{suffix}.png")
     pairs = find_pairs(str(tmp_path), [f"lama={tmp_path}"])
