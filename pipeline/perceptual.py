@@ -33,7 +33,10 @@ class OnnxNetwork:
         runtime = _required("onnxruntime", flag)
         try:
             providers = runtime.get_available_providers()
-            self._session = runtime.InferenceSession(path, providers=providers)
+            options = runtime.SessionOptions()
+            # Idle threads would take the cores of the other ranks.
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+            self._session = runtime.InferenceSession(path, options, providers=providers)
         except Exception as error:  # its own kinds, which derive from nothing narrower
             raise ValueError(f"{flag} {path} is not an ONNX network: {error}") from error
         inputs = self._session.get_inputs()

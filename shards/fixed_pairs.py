@@ -115,9 +115,9 @@ def _listed_images(location: str) -> list[_ListedImage]:
         folder = location
     else:
         folder = location.rpartition("/")[0] or "."
-        rows = list(_rows(read_bytes(location).decode(), location, suffix))
-    if not rows:
-        raise ValueError(f"--images {location} names no image")
+        rows = list(_rows(read_bytes(location).decode(errors="surrogateescape"), location, suffix))
+    if not rows or not all(row["image"] for row in rows):
+        raise ValueError(f"--images {location} names no image" + " in some rows" * bool(rows))
     return [_ListedImage(_stem(row["image"]), _below(folder, row["image"]), row) for row in rows]
 
 

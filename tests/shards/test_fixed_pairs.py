@@ -162,6 +162,20 @@ def test_masks_of_other_names_are_matched_by_order_and_may_be_black(tmp_path: Pa
         find_pairs(images, masks, by_order=True)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name\ncat.png\n", "has no column named image"),
+        ("image\n", "names no image$"),
+        ("image,sha256\n,0\n", "names no image in some rows"),
+    ],
+)
+def test_a_list_without_images_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "images.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        find_pairs(str(tmp_path / "images.csv"), [str(tmp_path)])
+
+
 def test_a_mask_without_a_hole_is_refused(tmp_path: Path) -> None:
     Image.fromarray(picture((32, 32))).save(tmp_path / "cat.png")
     (tmp_path / "masks").mkdir()
