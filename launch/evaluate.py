@@ -12,6 +12,7 @@ if __package__ in (None, ""):  # started as a script: the repository root is not
 from rich.console import Console
 
 from launch.arguments import parse_with_config
+from shards.fixed_pairs import FixedPairs, find_pairs
 from shards.manifest import load_manifest
 from shards.storage import join_url, write_bytes
 
@@ -33,15 +34,21 @@ def main(arguments: list[str]) -> int:
         metavar="FILE",
         help="JSON to write (default: evaluation.json in the run folder)",
     )
+    _add_files(parser)
     options, config = parse_with_config(parser, arguments)
-    load_manifest(config.data.shards)  # before torch, which takes seconds to import
+    files = _find_files(options)
+    if files is None or config.evaluation.recalibration_images:
+        load_manifest(config.data.shards)  # before torch, which takes seconds to import
 
     import torch
 
     from pipeline.evaluation import evaluate_network, recalibrate
     from pipeline.export import load_completion_network
+    from pipeline.perceptual import PerceptualNetworks
+    from pipeline.published import PUBLISHED
     from pipeline.workers import start_worker
 
+    perceptual = PerceptualNetworks.load(options.features, options.lpips)
     url = options.checkpoint or config.checkpoint_url
     weights = config.evaluation.weights
     network = load_completion_network(url, weights, torch.device("cpu"))
@@ -52,16 +59,70 @@ def main(arguments: list[str]) -> int:
         recalibrate(network, config, worker),
         config,
         worker,
-        evaluated={"checkpoint": url, "weights": weights},
+        evaluated={"checkpoint": url, "weights": weights, **perceptual.description()},
+        files=files,
+        perceptual=perceptual,
     )
     if worker.is_main:
         output = options.output or join_url(config.run_folder, "evaluation.json")
         write_bytes(output, evaluation.to_json().encode())
+        beside = PUBLISHED.get(options.beside)
+        columns, statement = (beside.columns, beside.statement) if beside else ({}, "")
         console = Console(soft_wrap=True)
-        console.print(evaluation.to_table())
+        console.print(evaluation.to_table(columns))
+        if beside:
+            console.print(statement, highlight=False)
+        if options.markdown:
+            text = evaluation.to_markdown(columns) + (f"\n{statement}\n" if beside else "")
+            write_bytes(options.markdown, text.encode())
         console.print(f"written to {output}", highlight=False)
     worker.close()
     return 0
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--images", metavar="LIST",
+        help="evaluate on image files instead: a list (`glcic masks` writes one) or a folder",
+    )  # fmt: skip
+    parser.add_argument(
+        "--masks", nargs="+", metavar="FOLDER", default=[],
+        help="their masks, one folder a set, NAME=FOLDER to name it; matched by name",
+    )  # fmt: skip
+    parser.add_argument(
+        "--masks-inverted", action="store_true", help="the hole is black, as in MAT's files"
+    )
+    parser.add_argument(
+        "--masks-by-order", action="store_true", help="match sorted masks with the list's order"
+    )
+    parser.add_argument(
+        "--features", metavar="FILE.onnx", default="",
+        help="network whose features FID, U-IDS and P-IDS compare",
+    )  # fmt: skip
+    parser.add_argument(
+        "--lpips", metavar="FILE.onnx", default="", help="network that gives LPIPS of two images"
+    )
+    parser.add_argument(
+        "--beside", choices=("mmagic-places", "mmagic-celeba"),
+        help="published figures to show beside",
+    )  # fmt: skip
+    parser.add_argument("--markdown", metavar="FILE", help="the tables as Markdown")
+
+
+def _find_files(options: argparse.Namespace) -> FixedPairs | None:
+    if bool(options.images) != bool(options.masks):
+        raise ValueError("--images and --masks belong together: name both, or neither")
+    if options.beside and len(options.masks) > 1:
+        raise ValueError(
+            f"--beside {options.beside}: the published figures are of one kind of masks; evaluate "
+            "on the set mmagic alone"
+        )
+    if not options.images:
+        return None
+    return find_pairs(
+        options.images, options.masks,
+        inverted=options.masks_inverted, by_order=options.masks_by_order,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

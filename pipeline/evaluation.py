@@ -1,147 +1,133 @@
-"""Evaluation: a completion network and classic methods on the fixed validation samples.
-
-The samples are dealt out to the ranks and their figures brought together, so that the means depend
-neither on the number of ranks nor on the batch size.
+"""Evaluation: a completion network and classic methods on fixed samples, either those packed for
+validation or image and mask files.
 """
 
 from __future__ import annotations
 
-import itertools
-import json
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from rich.table import Table
 from torch import Tensor, nn
 
-from pipeline.baselines import Baseline, classic_baselines
+from pipeline.baselines import classic_baselines
 from pipeline.config import Config
+from pipeline.evaluation_report import NETWORK, Evaluation
 from pipeline.feed import images_to_device, masks_to_device
-from pipeline.map_figures import map_figures
-from pipeline.masking import composite
-from pipeline.metrics import FIGURES, image_figures, known_mse, quantized
-from pipeline.networks.erasing import completed_by
+from pipeline.measuring import ImageBatch, Measurements, Measuring, measure
+from pipeline.metrics import OF_ALL_SAMPLES
+from pipeline.perceptual import PerceptualNetworks, feature_figures
 from pipeline.recalibration import recalibrated
 from pipeline.workers import Worker
 from shards.batches import Batch, BatchAssembler, ReaderSpec, read_in_order
+from shards.fixed_pairs import FixedPairs
 from shards.manifest import load_manifest
 
-NETWORK = "glcic"  # the network's name among the methods
+__all__ = ["NETWORK", "Evaluation", "evaluate", "evaluate_files", "evaluate_network", "recalibrate"]
+
 _RECALIBRATION_BATCH = 16
-
-Figures = dict[str, float]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Means over the samples: `methods` maps a method to its figures, see `pipeline.metrics`.
-
-    A figure that a method has for none of the samples is left out; one that is not defined for some
-    of them is the mean over the others.
-    """
-
-    methods: dict[str, Figures]
-    num_samples: int
-    evaluated: dict[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=1) + "\n"
-
-    def _rows(self) -> Iterator[tuple[str, list[str]]]:
-        for name, (heading, decimals) in FIGURES.items():
-            values = [figures.get(name) for figures in self.methods.values()]
-            yield heading, ["-" if v is None else f"{v:.{decimals}f}" for v in values]
-
-    def to_table(self) -> Table:
-        table = Table("", title=f"{self.num_samples} validation samples")
-        for method in self.methods:
-            table.add_column(method, justify="right")
-        for heading, values in self._rows():
-            table.add_row(heading, *values)
-        return table
-
-    def to_markdown(self) -> str:
-        lines = [
-            "| " + " | ".join([f"{self.num_samples} samples", *self.methods]) + " |",
-            "| --- |" + " ---: |" * len(self.methods),
-        ]
-        lines += [f"| {' | '.join([heading, *values])} |" for heading, values in self._rows()]
-        return "\n".join(lines) + "\n"
 
 
 def evaluate(
     network: nn.Module,
     shards_url: str,
+    how: Measuring,
     *,
-    device: torch.device,
-    rank: int = 0,
-    world_size: int = 1,
-    all_reduce_sum: Callable[[np.ndarray], np.ndarray] = lambda sums: sums,
     batch_size: int = 16,
     limit: int = 0,
     baselines: bool = True,
-    precision: str = "fp32",
-    map_scale: float = 2.0,
-    threads: int = 1,
     cache: str = "",
     cache_limit_bytes: int = 0,
-    alive: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """`network` in eval mode and on `device`, on the validation samples of a packed set.
+    """`network` in eval mode and on the device, on the validation samples of a packed set.
 
-    `limit` takes that many samples, spread evenly over the split. `all_reduce_sum` adds a float64
-    array up over the ranks. `map_scale` is that of the loss, for networks with maps. `threads`
-    compute the figures; `alive` is called after every batch.
+    `limit` takes that many samples, spread evenly over the split.
     Collective: every rank must call.
     Raises ValueError for a set without validation samples.
     """
     manifest = load_manifest(shards_url)
     samples = evaluated_samples(manifest.num_samples("val"), limit)
+
+    def batches() -> Iterator[ImageBatch]:
+        mine = samples[how.rank :: how.world_size]
+        for batch in read_in_order(shards_url, "val", mine, batch_size, cache, cache_limit_bytes):
+            yield ImageBatch(batch.images, *sample_tensors(batch, how.device))
+
     methods = classic_baselines(manifest.mean_color) if baselines else {}
-    values = np.zeros((len(samples), 1 + len(methods), len(FIGURES)))
-    autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
-    mine = itertools.count(rank, world_size)  # rows of `values`
-    with ThreadPoolExecutor(threads) as pool:
-        for batch in read_in_order(
-            shards_url, "val", samples[rank::world_size], batch_size, cache, cache_limit_bytes
-        ):
-            images, masks = sample_tensors(batch, device)
-            with torch.inference_mode(), autocast:
-                raw, maps = completed_by(network, images, masks)
-            completed = composite(raw, images, masks)
-            arrays = [batch.images, *map(_as_arrays, (completed, raw, masks))]
-            fakeness = _as_arrays(maps[-1]) if maps else [None] * len(batch.images)
-            figures_of = partial(_sample_figures, methods, map_scale)
-            for figures in pool.map(figures_of, *arrays, fakeness):
-                values[next(mine)] = figures
-            alive()
-    values = all_reduce_sum(values)
+    side = manifest.recipe.crop_size
+    measured = measure(network, batches(), len(samples), side, methods, how)
+    evaluated = {"shards": shards_url, "data_fingerprint": manifest.fingerprint}
+    return _evaluation(measured, how, evaluated)
+
+
+def evaluate_files(
+    network: nn.Module,
+    pairs: FixedPairs,
+    how: Measuring,
+    *,
+    batch_size: int = 16,
+    limit: int = 0,
+    baselines: bool = True,
+) -> Evaluation:
+    """The same on image and mask files. Without the flat colour among the classic methods, which
+    would be that of a training set. Collective: every rank must call.
+    """
+    chosen = evaluated_samples(len(pairs.pairs), limit)
+
+    def batches() -> Iterator[ImageBatch]:
+        mine = chosen[how.rank :: how.world_size]
+        for start in range(0, len(mine), batch_size):
+            read = [pairs.read(number) for number in mine[start : start + batch_size]]
+            images, masks = (np.stack(column) for column in zip(*read, strict=True))
+            tensor = torch.from_numpy(masks).unsqueeze(1).to(how.device, torch.float32)
+            yield ImageBatch(images, images_to_device(images, how.device), tensor)
+
+    methods = classic_baselines((0.5, 0.5, 0.5)) if baselines else {}
+    methods.pop("mean colour", None)
+    measured = measure(network, batches(), len(chosen), pairs.side, methods, how)
+    sets = np.array([pairs.pairs[number].set_name for number in chosen])
+    return _evaluation(measured, how, {"files": pairs.description()}, sets)
+
+
+def _evaluation(
+    measured: Measurements,
+    how: Measuring,
+    evaluated: dict[str, Any],
+    sets: np.ndarray | None = None,
+) -> Evaluation:
+    names = [] if sets is None else list(dict.fromkeys(sets.tolist()))
+    members = {name: np.flatnonzero(sets == name) for name in names} if len(names) > 1 else {}
+
+    def group(chosen: np.ndarray) -> dict[str, Any]:
+        return {"num_samples": len(chosen), "methods": measured.means(chosen)}
+
+    everything = group(np.arange(len(measured.values)))
+    by_set = {name: group(chosen) for name, chosen in members.items()}
+    if measured.features is not None:
+        subjects = [np.arange(len(measured.values)), *members.values()]
+        found = _feature_figures(measured.features, subjects, how)
+        for one, figures in zip([everything, *by_set.values()], found, strict=True):
+            one["methods"][NETWORK] |= figures
     return Evaluation(
-        methods={
-            name: mean_figures(values[:, column]) for column, name in enumerate([NETWORK, *methods])
-        },
-        num_samples=len(samples),
-        evaluated={
-            "shards": shards_url,
-            "data_fingerprint": manifest.fingerprint,
-            "precision": precision,
-        },
+        **everything,
+        evaluated={**evaluated, "precision": how.precision},
+        by_set=by_set,
+        by_hole_area={name: group(chosen) for name, chosen in measured.by_hole_area().items()},
     )
 
 
-def mean_figures(values: np.ndarray) -> Figures:
-    """Of (samples, FIGURES), NaN where a sample lacks a figure. One that all lack is left out."""
-    return {
-        name: float(np.nanmean(column))
-        for name, column in zip(FIGURES, values.T, strict=True)
-        if not np.isnan(column).all()
-    }
+def _feature_figures(
+    features: np.ndarray, subjects: list[np.ndarray], how: Measuring
+) -> list[dict[str, float]]:
+    """Of each subject's samples. Rank 0 computes and tells the others."""
+    found = [dict.fromkeys(OF_ALL_SAMPLES, 0.0) for _ in subjects]
+    if how.rank == 0:
+        found = [feature_figures(*features[chosen].transpose(1, 0, 2)) for chosen in subjects]
+    told = how.all_reduce_sum(np.array([[one[name] for name in OF_ALL_SAMPLES] for one in found]))
+    return [dict(zip(OF_ALL_SAMPLES, row, strict=True)) for row in told.tolist()]
 
 
 def evaluated_samples(num_samples: int, limit: int) -> list[int]:
@@ -160,32 +146,6 @@ def sample_tensors(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
     return images_to_device(batch.images, device), masks_to_device(batch, device)
 
 
-def _as_arrays(values: Tensor) -> np.ndarray:
-    return values.permute(0, 2, 3, 1).float().cpu().numpy()
-
-
-def _sample_figures(
-    methods: dict[str, Baseline],
-    map_scale: float,
-    original: np.ndarray,
-    completed: np.ndarray,
-    raw: np.ndarray,
-    mask: np.ndarray,
-    fakeness: np.ndarray | None,
-) -> np.ndarray:
-    """(methods, figures) of one sample, NaN where a method has no such figure."""
-    hole = mask[..., 0] > 0.5
-    own = image_figures(original, quantized(completed), hole)
-    own["known_mse_of_raw"] = known_mse(original, raw, hole)
-    if fakeness is not None:
-        error = np.abs(completed - original.astype(np.float32) / 255).mean(axis=2)
-        target = np.minimum(map_scale * error, 1)
-        own |= map_figures(fakeness[..., 0], target, error, hole)
-    rows = [own]
-    rows += [image_figures(original, method(original, hole), hole) for method in methods.values()]
-    return np.array([[row.get(figure, np.nan) for figure in FIGURES] for row in rows])
-
-
 def evaluate_network(
     network: nn.Module,
     config: Config,
@@ -194,34 +154,47 @@ def evaluate_network(
     baselines: bool = True,
     evaluated: dict[str, Any] | None = None,
     alive: Callable[[], None] = lambda: None,
+    files: FixedPairs | None = None,
+    perceptual: PerceptualNetworks | None = None,
 ) -> Evaluation:
-    """As `config.evaluation` says; `evaluated` adds to what the result says of its subject.
+    """As `config.evaluation` says, or on `files`; `evaluated` adds to what the result says of its
+    subject.
 
     `network` comes from `recalibrate`. Collective: every rank must call.
     """
 
-    def all_reduce_sum(sums: np.ndarray) -> np.ndarray:
-        return worker.all_reduce_sum_(torch.from_numpy(sums)).numpy()
+    def all_reduce_sum(values: np.ndarray) -> np.ndarray:
+        return worker.all_reduce_sum_(torch.from_numpy(values)).numpy()
 
-    evaluation = evaluate(
-        network,
-        config.validation_shards,
+    how = Measuring(
         device=worker.device,
         rank=worker.rank,
         world_size=worker.world_size,
         all_reduce_sum=all_reduce_sum,
-        batch_size=config.evaluation.batch_size,
-        limit=config.evaluation.limit,
-        baselines=baselines,
         precision=config.train.precision,
         map_scale=config.loss.map_scale,
         threads=worker.cores_per_rank,
-        cache=config.data.cache,
-        cache_limit_bytes=config.data.cache_limit_bytes,
         alive=alive,
+        perceptual=perceptual or PerceptualNetworks(),
     )
+    batch_size, limit = config.evaluation.batch_size, config.evaluation.limit
+    if files is not None:
+        evaluation = evaluate_files(
+            network, files, how, batch_size=batch_size, limit=limit, baselines=baselines
+        )
+    else:
+        evaluation = evaluate(
+            network,
+            config.validation_shards,
+            how,
+            batch_size=batch_size,
+            limit=limit,
+            baselines=baselines,
+            cache=config.data.cache,
+            cache_limit_bytes=config.data.cache_limit_bytes,
+        )
     facts = {"recalibration_images": config.evaluation.recalibration_images, **(evaluated or {})}
-    return Evaluation(evaluation.methods, evaluation.num_samples, {**evaluation.evaluated, **facts})
+    return replace(evaluation, evaluated={**evaluation.evaluated, **facts})
 
 
 def recalibrate(network: nn.Module, config: Config, worker: Worker) -> nn.Module:

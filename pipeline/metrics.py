@@ -24,7 +24,14 @@ FIGURES: dict[str, tuple[str, int]] = {
     "map_mae": ("map: MAE from the true error", 4),
     "map_error_correlation": ("map: rank correlation with the error in the hole", 3),
     "map_hole_auroc": ("map: AUROC of hole against known", 3),
+    # where networks for them are given, see `pipeline.perceptual`
+    "lpips": ("LPIPS", 4),
+    "fid": ("FID", 2),
+    "u_ids_percent": ("U-IDS, %", 2),
+    "p_ids_percent": ("P-IDS, %", 2),
 }
+OF_ALL_SAMPLES = ("fid", "u_ids_percent", "p_ids_percent")  # together; the others are means
+SAMPLE_FIGURES = tuple(name for name in FIGURES if name not in OF_ALL_SAMPLES)
 _ONE_LEVEL = 1 / 255  # below that an original is flat, and its sharpness nothing to divide by
 PSNR_LIMIT_DB = 100.0  # of an exact copy, whose PSNR is infinite and would spoil the mean
 

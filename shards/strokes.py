@@ -1,12 +1,6 @@
 """Free-form holes: strokes of a round brush, the recipe of LaMa (Suvorov et al. 2022) in our terms.
 
-At a crop of 256 pixels its three kinds of evaluation masks correspond to
-
-    thin    strokes 4 to 50, length 10 to 40,  width 1 to 10
-    medium  strokes 4 to 5,  length 10 to 100, width 5 to 50,  boxes of 10 to 50
-    thick   strokes 1 to 5,  length 10 to 200, width 5 to 100, boxes of 30 to 150 in 3 of 10
-
-each with up to 5 segments a stroke and at most half of the crop missing (`area_max` 0.5).
+Its three kinds of evaluation masks are in `shards.named_masks`.
 """
 
 from __future__ import annotations

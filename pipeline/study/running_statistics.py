@@ -11,6 +11,7 @@ import torch
 from pipeline.config import Config
 from pipeline.evaluation import evaluate
 from pipeline.export import find_checkpoint, load_from_checkpoint
+from pipeline.measuring import Measuring
 from pipeline.study.results import RUNNING
 from shards.storage import exists, join_url, write_bytes
 
@@ -24,9 +25,13 @@ def evaluate_running_statistics(config: Config, threads: int = 1) -> None:
         find_checkpoint(config.checkpoint_url), "raw", torch.device("cpu")
     )
     evaluation = evaluate(
-        network, config.validation_shards, device=torch.device("cpu"),
-        batch_size=config.evaluation.batch_size, limit=config.evaluation.limit, baselines=False,
-        threads=threads, cache=config.data.cache,
+        network,
+        config.validation_shards,
+        Measuring(device=torch.device("cpu"), map_scale=config.loss.map_scale, threads=threads),
+        batch_size=config.evaluation.batch_size,
+        limit=config.evaluation.limit,
+        baselines=False,
+        cache=config.data.cache,
         cache_limit_bytes=config.data.cache_limit_bytes,
-    )  # fmt: skip
+    )
     write_bytes(url, evaluation.to_json().encode())

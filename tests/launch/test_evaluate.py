@@ -1,3 +1,4 @@
+import hashlib
 import json
 import subprocess
 import sys
@@ -6,10 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from launch import masks
 from launch.evaluate import main
 from pipeline.config import CompletionConfig
 from pipeline.export import save_completion_network
 from pipeline.networks.completion import CompletionNetwork
+from tests.pipeline.onnx_networks import write_distance_network, write_feature_network
 from tests.shards.pictures import pack_small_set
 
 
@@ -47,6 +50,48 @@ def test_the_figures_are_shown_and_written_into_the_run_folder(
     shown = capsys.readouterr().out
     assert f"{content['methods']['Telea']['psnr_db']:.3f}" in shown
     assert "evaluation.json" in shown
+
+
+def test_files_are_evaluated_on_with_published_figures_beside(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shards_url, folder = arguments[3], tmp_path / "files"
+    assert masks.main([shards_url, str(folder), "--limit", "5"]) == 0
+    assert f"--masks {folder}/packed" in capsys.readouterr().out
+    files = ["--images", f"{folder}/images.csv", "--masks", f"{folder}/packed"]
+    networks = [
+        *("--features", write_feature_network(tmp_path / "features.onnx")),
+        *("--lpips", write_distance_network(tmp_path / "distance.onnx")),
+    ]
+    markdown = tmp_path / "table.md"
+    tables = ["--beside", "mmagic-places", "--markdown", str(markdown)]
+    quick = ["--evaluation.recalibration-images", "0"]
+    assert main([*arguments, *files, *networks, *tables, *quick]) == 0
+    content = json.loads(Path(arguments[-1], "evaluation.json").read_text())
+    assert content["num_samples"] == 5
+    assert content["evaluated"]["files"]["sets"] == ["packed"]
+    digest = hashlib.sha256(Path(networks[1]).read_bytes()).hexdigest()
+    assert content["evaluated"]["feature_network_sha256"] == digest
+    figures = content["methods"]["glcic"]
+    assert {"fid", "lpips", "u_ids_percent"} <= set(figures)
+    text, shown = markdown.read_text(), capsys.readouterr().out
+    for part in (f"{figures['lpips']:.4f}", "23.152", "mmagic GL (published)", "not measured here"):
+        assert part in text
+    for part in (f"{figures['lpips']:.4f}", "23.152", "not measured here"):
+        assert part in shown
+
+
+def test_published_figures_do_not_stand_beside_a_mean_over_kinds_of_masks(
+    arguments: list[str],
+) -> None:
+    files = ["--images", "list", "--masks", "thin", "mmagic"]
+    with pytest.raises(ValueError, match="are of one kind of masks"):
+        main([*arguments, *files, "--beside", "mmagic-places"])
+
+
+def test_masks_without_images_are_refused(arguments: list[str]) -> None:
+    with pytest.raises(ValueError, match="--images and --masks belong together"):
+        main([*arguments, "--masks", "somewhere"])
 
 
 def test_a_checkpoint_that_does_not_exist_is_named(arguments: list[str], tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 import dataclasses
 import io
 import json
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,15 +21,19 @@ from pipeline.evaluation import (
 from pipeline.losses import error_map
 from pipeline.map_figures import MAP_FIGURES
 from pipeline.masking import composite
-from pipeline.metrics import FIGURES, image_figures
+from pipeline.measuring import Measuring
+from pipeline.metrics import FIGURES, OF_ALL_SAMPLES, image_figures
 from pipeline.networks.completion import CompletionNetwork
 from pipeline.workers import Worker
 from shards.batches import read_in_order
 from shards.manifest import load_manifest
 from shards.mixture import WeightedSet
+from tests.pipeline.rank_sum import in_threads
 from tests.shards.pictures import pack_small_set
 
 CPU = torch.device("cpu")
+NETWORK_FIGURES = {*MAP_FIGURES, *OF_ALL_SAMPLES, "lpips"}  # that not all evaluations have
+IMAGE_FIGURES = [name for name in FIGURES if name not in NETWORK_FIGURES]
 
 
 @pytest.fixture(scope="module")
@@ -61,47 +64,26 @@ def assert_same_figures(first: Evaluation, second: Evaluation) -> None:
         assert second.methods[method] == pytest.approx(figures, rel=1e-4, abs=1e-7), method
 
 
-class RankSum:
-    """Adds arrays up over threads that stand for ranks."""
-
-    def __init__(self, world_size: int) -> None:
-        self.barrier = threading.Barrier(world_size)
-        self.arrays: list[np.ndarray] = []
-
-    def __call__(self, array: np.ndarray) -> np.ndarray:
-        self.arrays.append(array)
-        self.barrier.wait()
-        return np.sum(self.arrays, axis=0)
-
-
 @pytest.mark.parametrize("world_size", [2, 5])
 def test_the_number_of_ranks_does_not_change_the_figures(
     shards_url: str, network: CompletionNetwork, world_size: int
 ) -> None:
-    alone = evaluate(network, shards_url, device=CPU)
-    total, results = RankSum(world_size), {}
-
-    def rank_main(rank: int) -> None:
-        results[rank] = evaluate(
-            network, shards_url, device=CPU, rank=rank, world_size=world_size, all_reduce_sum=total
-        )
-
-    threads = [threading.Thread(target=rank_main, args=(r,)) for r in range(world_size)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for rank in range(world_size):
-        assert_same_figures(alone, results[rank])
+    alone = evaluate(network, shards_url, Measuring(CPU))
+    results = in_threads(
+        world_size,
+        lambda rank, total: evaluate(network, shards_url, Measuring(CPU, rank, world_size, total)),
+    )
+    for evaluation in results:
+        assert_same_figures(alone, evaluation)
 
 
 def test_neither_the_batch_size_nor_the_threads_change_the_figures(
     shards_url: str, network: CompletionNetwork
 ) -> None:
-    expected = evaluate(network, shards_url, device=CPU, batch_size=16)
-    assert_same_figures(expected, evaluate(network, shards_url, device=CPU, batch_size=1))
+    expected = evaluate(network, shards_url, Measuring(CPU), batch_size=16)
+    assert_same_figures(expected, evaluate(network, shards_url, Measuring(CPU), batch_size=1))
     assert_same_figures(
-        expected, evaluate(network, shards_url, device=CPU, batch_size=5, threads=3)
+        expected, evaluate(network, shards_url, Measuring(CPU, threads=3), batch_size=5)
     )
 
 
@@ -116,7 +98,7 @@ def test_the_figures_are_means_over_all_validation_samples(
         for x, y, width, height in batch.completion_holes[0]:
             mask[y : y + height, x : x + width] = True
         expected.append(image_figures(batch.images[0], fill(batch.images[0], mask), mask))
-    evaluation = evaluate(network, shards_url, device=CPU)
+    evaluation = evaluate(network, shards_url, Measuring(CPU))
     assert evaluation.num_samples == len(expected) == manifest.num_samples("val") > 4
     for figure, value in evaluation.methods["mean colour"].items():
         assert value == pytest.approx(np.mean([row[figure] for row in expected])), figure
@@ -127,8 +109,8 @@ def test_a_network_that_returns_the_image_has_perfect_figures(shards_url: str) -
         def forward(self, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
             return image
 
-    figures = evaluate(Cheat(), shards_url, device=CPU).methods["glcic"]
-    assert set(figures) == set(FIGURES) - set(MAP_FIGURES)
+    figures = evaluate(Cheat(), shards_url, Measuring(CPU)).methods["glcic"]
+    assert set(figures) == set(IMAGE_FIGURES)
     assert figures["hole_mse"] == 0
     assert figures["known_mse_of_raw"] == pytest.approx(0, abs=1e-12)
     assert figures["ssim"] == pytest.approx(1)
@@ -153,14 +135,14 @@ class Mapped(torch.nn.Module):
 
 
 def test_the_figures_of_maps_are_those_of_the_finest_one(shards_url: str) -> None:
-    figures = evaluate(Mapped(lambda error: error), shards_url, device=CPU, map_scale=1.5)
+    figures = evaluate(Mapped(lambda error: error), shards_url, Measuring(CPU, map_scale=1.5))
     exact = figures.methods["glcic"]
-    assert set(exact) == set(FIGURES)
+    assert set(exact) == {*IMAGE_FIGURES, *MAP_FIGURES}
     assert exact["map_mae"] == pytest.approx(0, abs=1e-6)
     assert exact["map_error_correlation"] == pytest.approx(1, abs=1e-3)
     assert exact["map_hole_auroc"] > 0.95
     assert not set(MAP_FIGURES) & set(figures.methods["Telea"])
-    wrong = evaluate(Mapped(lambda error: 1 - error), shards_url, device=CPU, map_scale=1.5)
+    wrong = evaluate(Mapped(lambda error: 1 - error), shards_url, Measuring(CPU, map_scale=1.5))
     assert wrong.methods["glcic"]["map_error_correlation"] == pytest.approx(-1, abs=1e-3)
     assert wrong.methods["glcic"]["map_hole_auroc"] < 0.05
 
@@ -169,9 +151,9 @@ def test_samples_with_a_constant_map_are_left_out_of_the_correlation(shards_url:
     def of_the_first_alone(error: torch.Tensor) -> torch.Tensor:
         return torch.cat([error[:1], torch.zeros_like(error[1:])])
 
-    some = evaluate(Mapped(of_the_first_alone), shards_url, device=CPU, map_scale=1.5)
+    some = evaluate(Mapped(of_the_first_alone), shards_url, Measuring(CPU, map_scale=1.5))
     assert some.methods["glcic"]["map_error_correlation"] == pytest.approx(1, abs=1e-3)
-    none = evaluate(Mapped(torch.zeros_like), shards_url, device=CPU)
+    none = evaluate(Mapped(torch.zeros_like), shards_url, Measuring(CPU))
     assert "map_error_correlation" not in none.methods["glcic"]
     assert none.methods["glcic"]["map_hole_auroc"] == pytest.approx(0.5)
 
@@ -179,10 +161,10 @@ def test_samples_with_a_constant_map_are_left_out_of_the_correlation(shards_url:
 def test_the_classic_methods_can_be_left_out_and_have_no_raw_output(
     shards_url: str, network: CompletionNetwork
 ) -> None:
-    with_all = evaluate(network, shards_url, device=CPU, limit=3)
+    with_all = evaluate(network, shards_url, Measuring(CPU), limit=3)
     assert list(with_all.methods) == ["glcic", "mean colour", "Telea", "Navier-Stokes"]
     assert "known_mse_of_raw" not in with_all.methods["Telea"]
-    alone = evaluate(network, shards_url, device=CPU, limit=3, baselines=False)
+    alone = evaluate(network, shards_url, Measuring(CPU), limit=3, baselines=False)
     assert alone.methods == {"glcic": with_all.methods["glcic"]}
 
 
@@ -204,9 +186,12 @@ def test_the_outputs_tell_what_was_evaluated_and_every_figure(
     assert content["evaluated"]["checkpoint"] == "some/step"
     assert content["evaluated"]["data_fingerprint"] == load_manifest(shards_url).fingerprint
     lines = evaluation.to_markdown().splitlines()
-    assert len(lines) == 2 + len(FIGURES)
-    assert len({line.count("|") for line in lines}) == 1
-    assert lines[-1].endswith("| - | - | - |")
+    first, by_mask = lines[: lines.index("")], lines[lines.index("") + 1 :]
+    assert len(first) == 2 + len(IMAGE_FIGURES)
+    assert first[-1].endswith("| - | - | - |")
+    assert len(by_mask) == 2 + len(evaluation.by_hole_area)
+    for table in (first, by_mask):
+        assert len({line.count("|") for line in table}) == 1
     console = Console(width=120, file=io.StringIO())
     console.print(evaluation.to_table())
     text = console.file.getvalue()
@@ -264,4 +249,4 @@ def test_recalibration_needs_no_more_images_than_there_are(
 
 def test_a_set_that_does_not_exist_is_named(network: CompletionNetwork, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no packed set"):
-        evaluate(network, str(tmp_path / "none"), device=CPU)
+        evaluate(network, str(tmp_path / "none"), Measuring(CPU))

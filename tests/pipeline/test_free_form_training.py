@@ -15,6 +15,7 @@ from launch import preview
 from pipeline.config import Config
 from pipeline.evaluation import evaluate, recalibrate, sample_tensors
 from pipeline.feed import DeviceFeed, masks_to_device
+from pipeline.measuring import Measuring
 from pipeline.networks.completion import CompletionNetwork
 from pipeline.sheets import validation_sheet
 from pipeline.trainer import reader_spec, train
@@ -144,7 +145,7 @@ def test_figures_count_the_pixels_of_the_mask_and_not_of_its_boxes(shards: str) 
         def forward(self, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
             return torch.where(mask > 0.5, 1 - image, image)
 
-    figures = evaluate(WrongInTheMask(), shards, device=CPU, baselines=False).methods["glcic"]
+    figures = evaluate(WrongInTheMask(), shards, Measuring(CPU), baselines=False).methods["glcic"]
     errors = []
     expected = packed_masks(shards, "val")
     for batch in read_in_order(shards, "val", range(12), batch_size=12):
