@@ -21,6 +21,7 @@ VERBS = {
     "elastic": "train on a number of machines that may change",
     "evaluate": "measure a checkpoint on the validation shards",
     "complete": "complete holes in photographs",
+    "demo": "open a page to try a network on pictures of one's own",
     "export": "write a trained completion network to a folder of its own",
 }
 
