@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -19,6 +20,7 @@ def main(arguments: list[str]) -> int:
         raise ValueError(f"--longest-side is {options.longest_side}: at least 16 pixels")
     if importlib.util.find_spec("gradio") is None:
         raise RuntimeError("the page needs Gradio: pip install 'glcic-pipeline[demo]'")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the folder goes with it
     with tempfile.TemporaryDirectory(prefix="glcic-demo-") as folder:
         # Before Gradio is imported: where pictures are kept while the page is served, and that
         # nobody is told of it.
@@ -45,7 +47,7 @@ def _serve(options: argparse.Namespace) -> None:
     page = demo_page(
         network, device=device, longest_side=options.longest_side, title=options.checkpoint
     )
-    _, address = serve(page, options.host, options.port, open_browser=not options.no_browser)
+    address = serve(page, options.host, options.port, open_browser=not options.no_browser)
     print(f"{address}   (Ctrl-C ends it)", flush=True)
     page.block_thread()
 

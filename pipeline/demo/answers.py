@@ -81,7 +81,7 @@ class Answers:
         height, width = mask.shape
         notice = (
             f"**{stages.seconds:.2f} s** on {self.device} for {width} × {height} pixels, of which "
-            f"{np.count_nonzero(mask):,} in the hole ({100 * mask.mean():.1f} %)."
+            f"{np.count_nonzero(mask):,} in the hole ({100 * mask.mean():.1f}\u00a0%)."
         )
         if stages.maps:
             notice += f" Maps: black is 0, the brightest {stages.map_maximum:.2f}."

@@ -12,10 +12,10 @@ from shards.sample_photographs import SAMPLE_PHOTOGRAPHS, read_sample_photograph
 
 # (x, y, width, height) of the hole as shares of the picture
 _HOLES = {
-    "chelsea": (0.24, 0.36, 0.3, 0.3),
-    "coffee": (0.3, 0.42, 0.3, 0.3),
-    "rocket": (0.2, 0.3, 0.3, 0.3),
-    "astronaut": (0.4, 0.45, 0.3, 0.3),
+    "chelsea": (0.2, 0.56, 0.3, 0.3),
+    "coffee": (0.2, 0.3, 0.3, 0.3),
+    "rocket": (0.5, 0.35, 0.3, 0.3),
+    "astronaut": (0.4, 0.62, 0.3, 0.3),
     "brick": (0.35, 0.35, 0.3, 0.3),
 }
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import gradio as gr
 from PIL import Image
 from starlette.middleware import Middleware
@@ -27,11 +25,17 @@ _POLICY = "; ".join(
 _FONTS = ["system-ui", "sans-serif"]  # the system's own
 _STYLE = """
 .gradio-container {max-width: 1180px !important; margin: auto}
-.pane .image-container {padding-top: 34px}
+.pane .image-container {padding: 34px 8px 8px}
 .pane img {object-fit: contain !important; width: 100%; height: 100%}
 #examples .caption-label {display: none}
+#examples .grid-wrap {padding-top: 34px; overflow: hidden}
+#examples .grid-container {grid-template-columns: repeat(5, minmax(0, 1fr))}
 h1 {margin: 0}
 """
+
+
+_MOST_WAITING = 32  # for the network
+_MOST_SESSIONS = 64  # whose pictures are kept in memory
 
 
 class OwnOriginOnly:
@@ -53,33 +57,35 @@ class OwnOriginOnly:
         await self._app(scope, receive, send_with_policy)
 
 
-def serve(
-    page: gr.Blocks, host: str, port: int | None, *, open_browser: bool = False
-) -> tuple[Any, str]:
-    """Returns at once; the address to open comes second, and `page.close()` ends the server.
+def serve(page: gr.Blocks, host: str, port: int | None, *, open_browser: bool = False) -> str:
+    """The address to open; returns at once, and `page.close()` ends the server.
 
     Without a port, a free one from 7860 on. Raises OSError where the port is taken.
     """
     # Pillow refuses what has twice as many, be it in a picture or in what was painted.
     Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2
-    app, address, _ = page.queue(max_size=32).launch(
-        server_name=host,
-        server_port=port,
-        inbrowser=open_browser,
-        prevent_thread_lock=True,
-        share=False,
-        quiet=True,
-        show_error=True,
-        footer_links=[],
-        run_history=False,
-        enable_monitoring=False,
-        ssr_mode=False,
-        pwa=False,
-        mcp_server=False,
-        max_file_size=f"{LARGEST_FILE_MB}mb",
-        state_session_capacity=64,
-        app_kwargs={"middleware": [Middleware(OwnOriginOnly)]},
-        theme=gr.themes.Default(primary_hue="indigo", font=_FONTS, font_mono=["monospace"]),
-        css=_STYLE,
-    )
-    return app, address
+    try:
+        _, address, _ = page.queue(max_size=_MOST_WAITING).launch(
+            server_name=host,
+            server_port=port,
+            inbrowser=open_browser,
+            prevent_thread_lock=True,
+            share=False,
+            quiet=True,
+            show_error=True,
+            footer_links=[],
+            run_history=False,
+            enable_monitoring=False,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            max_file_size=f"{LARGEST_FILE_MB}mb",
+            state_session_capacity=_MOST_SESSIONS,
+            app_kwargs={"middleware": [Middleware(OwnOriginOnly)]},
+            theme=gr.themes.Default(primary_hue="indigo", font=_FONTS, font_mono=["monospace"]),
+            css=_STYLE,
+        )
+    except OSError as error:
+        place = f"{host}:{port}" if port else host
+        raise OSError(f"cannot serve on {place}; choose another --port or --host") from error
+    return address
