@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import os
 import signal
+import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -20,7 +21,7 @@ def main(arguments: list[str]) -> int:
         raise ValueError(f"--longest-side is {options.longest_side}: at least 16 pixels")
     if importlib.util.find_spec("gradio") is None:
         raise RuntimeError("the page needs Gradio: pip install 'glcic-pipeline[demo]'")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the folder goes with it
+    _require_free(options.host, options.port)
     with tempfile.TemporaryDirectory(prefix="glcic-demo-") as folder:
         # Before Gradio is imported: where pictures are kept while the page is served, and that
         # nobody is told of it.
@@ -31,6 +32,17 @@ def main(arguments: list[str]) -> int:
         }
         _serve(options)
     return 0
+
+
+def _require_free(host: str, port: int | None) -> None:
+    """Before the network is read, which takes longer."""
+    try:
+        socket.create_server((host, port or 0)).close()
+    except OSError as error:
+        place = f"{host}:{port}" if port else host
+        raise OSError(f"cannot serve on {place} ({error}); choose another --host or --port") from (
+            error
+        )
 
 
 def _serve(options: argparse.Namespace) -> None:
@@ -47,6 +59,7 @@ def _serve(options: argparse.Namespace) -> None:
     page = demo_page(
         network, device=device, longest_side=options.longest_side, title=options.checkpoint
     )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the folder goes with it
     address = serve(page, options.host, options.port, open_browser=not options.no_browser)
     print(f"{address}   (Ctrl-C ends it)", flush=True)
     page.block_thread()

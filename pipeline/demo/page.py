@@ -127,6 +127,7 @@ def _editor() -> gr.ImageEditor:
         height=_LARGE_PX,
         format="png",
         buttons=["fullscreen"],
+        placeholder="Open a picture",
         elem_id="editor",
     )
 
@@ -136,7 +137,7 @@ def _gallery(answers: Answers) -> gr.Gallery:
         [(one.picture.photograph.rgb(), one.picture.name) for one in answers.examples],
         label="Or one of these, with a hole",
         columns=len(answers.examples),
-        height=128,
+        height=142,
         allow_preview=False,
         object_fit="cover",
         format="png",

@@ -64,28 +64,24 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, open_browser: bool = 
     """
     # Pillow refuses what has twice as many, be it in a picture or in what was painted.
     Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2
-    try:
-        _, address, _ = page.queue(max_size=_MOST_WAITING).launch(
-            server_name=host,
-            server_port=port,
-            inbrowser=open_browser,
-            prevent_thread_lock=True,
-            share=False,
-            quiet=True,
-            show_error=True,
-            footer_links=[],
-            run_history=False,
-            enable_monitoring=False,
-            ssr_mode=False,
-            pwa=False,
-            mcp_server=False,
-            max_file_size=f"{LARGEST_FILE_MB}mb",
-            state_session_capacity=_MOST_SESSIONS,
-            app_kwargs={"middleware": [Middleware(OwnOriginOnly)]},
-            theme=gr.themes.Default(primary_hue="indigo", font=_FONTS, font_mono=["monospace"]),
-            css=_STYLE,
-        )
-    except OSError as error:
-        place = f"{host}:{port}" if port else host
-        raise OSError(f"cannot serve on {place}; choose another --port or --host") from error
+    _, address, _ = page.queue(max_size=_MOST_WAITING).launch(
+        server_name=host,
+        server_port=port,
+        inbrowser=open_browser,
+        prevent_thread_lock=True,
+        share=False,
+        quiet=True,
+        show_error=True,
+        footer_links=[],
+        run_history=False,
+        enable_monitoring=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        max_file_size=f"{LARGEST_FILE_MB}mb",
+        state_session_capacity=_MOST_SESSIONS,
+        app_kwargs={"middleware": [Middleware(OwnOriginOnly)]},
+        theme=gr.themes.Default(primary_hue="indigo", font=_FONTS, font_mono=["monospace"]),
+        css=_STYLE,
+    )
     return address

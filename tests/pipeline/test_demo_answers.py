@@ -167,3 +167,15 @@ def test_a_name_is_shown_and_not_run(answers: Answers, tmp_path: Path) -> None:
     assert found is None
     assert "Not opened" in answer.notice
     assert "<img" not in answer.notice
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_gives_the_stages_of_the_cpu() -> None:
+    network, given, mask = network_of("dam"), photograph(), hole()
+    expected = completion_stages(network, given, mask)
+    found = completion_stages(network.to("cuda"), given, mask, "cuda")
+    assert np.array_equal(found.completed.pixels[~mask], given.pixels[~mask])
+    assert np.abs(found.raw.astype(int) - expected.raw).max() <= 2
+    for one, other in zip(found.maps, expected.maps, strict=True):
+        np.testing.assert_allclose(one, other, atol=0.01)
