@@ -59,12 +59,17 @@ class Answers:
         return self._completed(example.picture, example.mask, f"<br>{example.credit}")
 
     def completed(
-        self, picture: Picture | None, layers: Sequence[np.ndarray], as_rectangles: bool = False
+        self,
+        picture: Picture | None,
+        layers: Sequence[np.ndarray],
+        mask: np.ndarray | None = None,
+        as_rectangles: bool = False,
     ) -> Answer:
-        """`layers` as `painted_mask` takes them."""
+        """`layers` as `painted_mask` takes them; `mask` is a hole that the picture has already."""
         if picture is None:
             return Answer("**Nothing to complete yet.** Open a picture first.")
-        mask = painted_mask(layers, picture.photograph.size)
+        painted = painted_mask(layers, picture.photograph.size)
+        mask = painted if mask is None else painted | mask
         if not mask.any():
             return Answer("**Nothing is painted.** Paint over what is to be completed.")
         if as_rectangles:

@@ -1,4 +1,4 @@
-"""From what was painted over a picture to its hole, and back."""
+"""From what was painted over a picture to its hole."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 _CANVAS_PX = 640  # longest side that a small picture is enlarged to for painting
 _INK = (226, 62, 87)
-_INK_ALPHA = 190
+_INK_SHARE = 0.75
 
 
 def canvas_factor(size: tuple[int, int]) -> int:
@@ -17,21 +17,19 @@ def canvas_factor(size: tuple[int, int]) -> int:
     return max(1, _CANVAS_PX // max(size))
 
 
-def canvas_picture(rgb: np.ndarray) -> np.ndarray:
-    """The picture, uint8 (H, W, 3), at the size that it is painted on."""
+def canvas_picture(rgb: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+    """The picture, uint8 (H, W, 3), at the size that it is painted on; its hole, if it has one
+    already, under ink.
+    """
     height, width = rgb.shape[:2]
     factor = canvas_factor((height, width))
     size = (width * factor, height * factor)
-    return rgb if factor == 1 else cv2.resize(rgb, size, interpolation=cv2.INTER_CUBIC)
-
-
-def canvas_layer(mask: np.ndarray) -> np.ndarray:
-    """The hole, bool (H, W), as if it had been painted: uint8 RGBA at the canvas's size."""
-    factor = canvas_factor((mask.shape[0], mask.shape[1]))
-    painted = mask.repeat(factor, axis=0).repeat(factor, axis=1)
-    layer = np.zeros((*painted.shape, 4), dtype=np.uint8)
-    layer[painted] = (*_INK, _INK_ALPHA)
-    return layer
+    canvas = cv2.resize(rgb, size, interpolation=cv2.INTER_CUBIC) if factor > 1 else rgb.copy()
+    if mask is not None:
+        inked = mask.repeat(factor, axis=0).repeat(factor, axis=1)
+        mixed = _INK_SHARE * np.array(_INK) + (1 - _INK_SHARE) * canvas[inked]
+        canvas[inked] = mixed.astype(np.uint8)
+    return canvas
 
 
 def painted_mask(layers: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 
 from pipeline.demo.answers import START, Answer, Answers
-from pipeline.demo.hole import canvas_layer, canvas_picture
+from pipeline.demo.hole import canvas_picture
 from pipeline.demo.picture import LARGEST_FILE_MB, Picture, pillow_image
 from pipeline.demo.stages import heat
 
@@ -23,6 +24,16 @@ _BRUSH = ("#e23e57", 0.75)
 _MAP_SCALES = ("1/4", "1/2", "1/1")
 
 Editor = dict[str, Any]  # background, layers and composite: what the editor takes and gives
+
+
+@dataclass(frozen=True)
+class _Controls:
+    editor: gr.ImageEditor
+    opened: gr.UploadButton
+    clear: gr.Button
+    start: gr.Button
+    shape: gr.Radio
+    gallery: gr.Gallery
 
 
 def demo_page(
@@ -39,21 +50,7 @@ def demo_page(
         gr.HTML(_heading(answers, title))
         with gr.Row(equal_height=False):
             with gr.Column(min_width=400):
-                editor = _editor()
-                with gr.Row():
-                    opened = gr.UploadButton(
-                        "Open a picture", file_types=["image"], size="md", min_width=90,
-                        elem_id="open",
-                    )  # fmt: skip
-                    clear = gr.Button("Clear the hole", size="md", min_width=90, elem_id="clear")
-                    start = gr.Button(
-                        "Complete", variant="primary", size="md", min_width=90, elem_id="complete"
-                    )
-                shape = gr.Radio(
-                    [_AS_PAINTED, _AS_RECTANGLES], value=_AS_PAINTED, show_label=False,
-                    container=False, elem_id="shape",
-                )  # fmt: skip
-                gallery = _gallery(answers)
+                controls = _controls(answers)
             with gr.Column(min_width=400):
                 completed = _pane("Completion", "completion", _LARGE_PX)
                 download = gr.DownloadButton(
@@ -67,36 +64,51 @@ def demo_page(
             blended = _pane("Completion, blended", "blended")
         with gr.Row(visible=answers.has_maps):
             maps = [_pane(f"Attention map, {one}", f"map-{one[-1]}") for one in _MAP_SCALES]
-        picture = gr.State(None)
-        results = [completed, erased, raw, blended, *maps, notice]
-        _connect(answers, picture, editor, shape, results, download, opened, clear, start, gallery)
+        _connect(answers, controls, [completed, erased, raw, blended, *maps, notice], download)
     return page
 
 
+def _controls(answers: Answers) -> _Controls:
+    editor = _editor()
+    with gr.Row():
+        opened = gr.UploadButton(
+            "Open a picture", file_types=["image"], size="md", min_width=90, elem_id="open"
+        )
+        clear = gr.Button("Clear the hole", size="md", min_width=90, elem_id="clear")
+        start = gr.Button(
+            "Complete", variant="primary", size="md", min_width=90, elem_id="complete"
+        )
+    shape = gr.Radio(
+        [_AS_PAINTED, _AS_RECTANGLES], value=_AS_PAINTED, show_label=False, container=False,
+        elem_id="shape",
+    )  # fmt: skip
+    return _Controls(editor, opened, clear, start, shape, _gallery(answers))
+
+
 def _connect(
-    answers: Answers,
-    picture: gr.State,
-    editor: gr.ImageEditor,
-    shape: gr.Radio,
-    results: list[Any],
-    download: gr.DownloadButton,
-    opened: gr.UploadButton,
-    clear: gr.Button,
-    start: gr.Button,
-    gallery: gr.Gallery,
+    answers: Answers, controls: _Controls, results: list[Any], download: gr.DownloadButton
 ) -> None:
+    """`results` as `_values` gives theirs."""
+    picture = gr.State(None)
+    mask = gr.State(None)  # of an example; not a layer of the editor, which would misplace it
+
     def on_open(path: str) -> tuple[Any, ...]:
         found, answer = answers.opened(Path(path))
-        return found, _on_canvas(found), *_values(answer)
+        return found, None, _on_canvas(found), *_values(answer)
 
     def on_example(event: gr.SelectData) -> tuple[Any, ...]:
         example = answers.examples[event.index]
         canvas = _on_canvas(example.picture, example.mask)
-        return example.picture, canvas, *_values(answers.example(event.index))
+        return example.picture, example.mask, canvas, *_values(answers.example(event.index))
 
-    def on_start(found: Picture | None, painted: Editor | None, chosen: str) -> tuple[Any, ...]:
+    def on_start(
+        found: Picture | None, hole: np.ndarray | None, painted: Editor | None, chosen: str
+    ) -> tuple[Any, ...]:
         layers = (painted or {}).get("layers", [])
-        return _values(answers.completed(found, layers, chosen == _AS_RECTANGLES))
+        return _values(answers.completed(found, layers, hole, chosen == _AS_RECTANGLES))
+
+    def on_clear(found: Picture | None) -> tuple[Any, ...]:
+        return None, _on_canvas(found)
 
     def as_file(path: str | None) -> Any:
         return gr.DownloadButton(value=path, interactive=path is not None)
@@ -104,14 +116,15 @@ def _connect(
     # One at a time: the network has the device to itself.
     options: Any = {"concurrency_limit": 1, "concurrency_id": "network"}
     options |= {"api_visibility": "private"}
-    everything = [picture, editor, *results]
+    everything = [picture, mask, controls.editor, *results]
+    given = [picture, mask, controls.editor, controls.shape]
     for event in (
-        opened.upload(on_open, opened, everything, **options),
-        gallery.select(on_example, None, everything, **options),
-        start.click(on_start, [picture, editor, shape], results, **options),
+        controls.opened.upload(on_open, controls.opened, everything, **options),
+        controls.gallery.select(on_example, None, everything, **options),
+        controls.start.click(on_start, given, results, **options),
     ):
         event.then(as_file, results[0], download, api_visibility="private")
-    clear.click(_on_canvas, picture, editor, api_visibility="private")
+    controls.clear.click(on_clear, picture, [mask, controls.editor], api_visibility="private")
 
 
 def _editor() -> gr.ImageEditor:
@@ -164,9 +177,8 @@ def _pane(label: str, name: str, height: int = _SMALL_PX) -> gr.Image:
 def _on_canvas(picture: Picture | None, mask: np.ndarray | None = None) -> Editor | None:
     if picture is None:
         return None
-    layers = [] if mask is None else [canvas_layer(mask)]
-    background = canvas_picture(picture.photograph.rgb())
-    return {"background": background, "layers": layers, "composite": None}
+    background = canvas_picture(picture.photograph.rgb(), mask)
+    return {"background": background, "layers": [], "composite": None}
 
 
 def _values(answer: Answer) -> tuple[Any, ...]:

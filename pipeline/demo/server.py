@@ -9,7 +9,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.demo.picture import LARGEST_FILE_MB, MOST_PIXELS
 
-# What the page may load: nothing but what this server sends. The browser enforces it.
+# What the page may load: nothing but what this server sends, and the browser enforces it. The
+# editor's canvas writes functions for its shaders at run time, hence unsafe-eval.
 _POLICY = "; ".join(
     (
         "default-src 'self'",

@@ -162,6 +162,13 @@ def test_a_hole_is_painted_and_completed_in_a_browser(
     browser.find_element("css selector", "#complete").click()
     waited_for(lambda: "Open a picture first" in notice(browser))
 
+    elements(browser, "#examples .thumbnail-item")[1].click()
+    waited_for(lambda: "Chelsea" in notice(browser))
+    example = shown(browser, "completion")
+    browser.find_element("css selector", "#complete").click()
+    waited_for(lambda: "in the hole" in notice(browser) and "Chelsea" not in notice(browser))
+    assert np.array_equal(shown(browser, "completion"), example)
+
     upload = browser.find_element("css selector", "input[data-testid$='upload-button']")
     upload.send_keys(str(tmp_path / "noise.png"))
     waited_for(lambda: "96 × 72 pixels" in notice(browser))
@@ -174,6 +181,8 @@ def test_a_hole_is_painted_and_completed_in_a_browser(
     completed = shown(browser, "completion")
     hole = (shown(browser, "erased") == FILL).all(axis=2)
     assert 20 < hole.sum() < hole.size / 2
+    middle = np.argwhere(hole).mean(axis=0)
+    np.testing.assert_allclose(middle, (36, 48), atol=8, err_msg="not where it was painted")
     assert np.array_equal(completed[~hole], pixels[~hole])
     assert (completed[hole] != pixels[hole]).any(axis=1).mean() > 0.9
     assert np.array_equal(completed[hole], shown(browser, "raw")[hole])

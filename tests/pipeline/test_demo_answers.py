@@ -12,11 +12,11 @@ from torch import nn
 from pipeline.completion import complete
 from pipeline.config import CompletionConfig
 from pipeline.demo.answers import Answers
-from pipeline.demo.hole import canvas_layer
 from pipeline.demo.picture import Picture, pillow_image
 from pipeline.demo.stages import completion_stages, heat
 from pipeline.networks.registry import COMPLETION_NETWORKS
 from pipeline.photograph import Photograph
+from tests.pipeline.test_demo_hole import painted
 
 
 def network_of(kind: str) -> nn.Module:
@@ -123,22 +123,29 @@ def test_every_example_is_completed_by_itself(answers: Answers) -> None:
 
 
 def test_a_hole_is_completed_and_the_notice_says_how_large_it_was(answers: Answers) -> None:
-    answer = answers.completed(picture(), [canvas_layer(hole())])
+    answer = answers.completed(picture(), [painted(hole())])
     assert answer.stages is not None
     assert "50 × 35 pixels" in answer.notice
     assert f"{hole().sum()} in the hole" in answer.notice
     assert "Maps" in answer.notice
 
 
+def test_strokes_are_added_to_the_hole_of_an_example(answers: Answers) -> None:
+    more = np.zeros_like(hole())
+    more[:3, :4] = True
+    answer = answers.completed(picture(), [painted(more)], hole())
+    assert f"{hole().sum() + 12} in the hole" in answer.notice
+
+
 def test_a_rectangle_around_a_stroke_is_completed_if_asked_for(answers: Answers) -> None:
     stroke = np.eye(35, 50, dtype=bool)
     stroke[20:] = False
-    answer = answers.completed(picture(), [canvas_layer(stroke)], as_rectangles=True)
+    answer = answers.completed(picture(), [painted(stroke)], as_rectangles=True)
     assert "400 in the hole" in answer.notice
 
 
 @pytest.mark.parametrize(
-    ("given", "painted", "message"),
+    ("given", "everywhere", "message"),
     [
         (None, True, "Open a picture first"),
         (picture(), False, "Nothing is painted"),
@@ -146,9 +153,9 @@ def test_a_rectangle_around_a_stroke_is_completed_if_asked_for(answers: Answers)
     ],
 )
 def test_what_is_missing_is_said_instead(
-    answers: Answers, given: Picture | None, painted: bool, message: str
+    answers: Answers, given: Picture | None, everywhere: bool, message: str
 ) -> None:
-    answer = answers.completed(given, [canvas_layer(np.full((35, 50), painted))])
+    answer = answers.completed(given, [painted(np.full((35, 50), everywhere))])
     assert answer.stages is None
     assert message in answer.notice
 
