@@ -23,6 +23,7 @@ VERBS = {
     "study": "train a table of arms over seeds, and compare them on a page",
     "evaluate": "measure a checkpoint on the validation shards, or on files",
     "complete": "complete holes in photographs",
+    "demo": "open a page to try a network on pictures of one's own",
     "import": "make a network of the weights of another project",
     "export": "write a trained completion network to a folder of its own",
 }

@@ -16,7 +16,7 @@ from torch import nn
 
 from pipeline.blending import blended
 from pipeline.metrics import quantized
-from pipeline.networks.erasing import ErasingNetwork
+from pipeline.networks.erasing import ErasingNetwork, completed_by
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,28 @@ def predicted(
     return result[:height, :width]
 
 
+def output_and_maps(
+    network: nn.Module, image: np.ndarray, mask: np.ndarray, *, device: torch.device | str = "cpu"
+) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """The raw output, known region included, and the maps of where the network expects errors.
+
+    float32 (H, W, 3) and each (H, W), in [0, 1]. The whole image is run at once, so its size is
+    bound by memory. A map's values are repeated up to the image's size; most networks have none.
+    """
+    height, width = mask.shape
+    _, multiple = _geometry(network)
+    padded_mask = _padded(mask.astype(np.uint8), multiple)
+    pixels, hole = _tensors(_padded(image, multiple), padded_mask, device)
+    with torch.inference_mode():
+        raw, maps = completed_by(network, pixels, hole)
+    full = padded_mask.shape
+    enlarged = [
+        nn.functional.interpolate(one.float(), full)[0, 0, :height, :width].cpu().numpy()
+        for one in maps
+    ]
+    return raw[0].permute(1, 2, 0).cpu().numpy()[:height, :width], tuple(enlarged)
+
+
 def _geometry(network: nn.Module) -> tuple[int, int]:
     """How far it sees and what its input's sides are multiples of; GLCIC's, if it does not say."""
     return (
@@ -128,11 +150,17 @@ def windows_of(mask: np.ndarray, context_px: int, multiple: int) -> list[Window]
 def _raw_output(
     network: nn.Module, image: np.ndarray, mask: np.ndarray, device: torch.device | str
 ) -> np.ndarray:
+    with torch.inference_mode():
+        raw = network(*_tensors(image, mask, device))
+    return raw[0].permute(1, 2, 0).cpu().numpy()
+
+
+def _tensors(
+    image: np.ndarray, mask: np.ndarray, device: torch.device | str
+) -> tuple[torch.Tensor, torch.Tensor]:
     pixels = torch.from_numpy(np.ascontiguousarray(image)).to(device)
     hole = torch.from_numpy(np.ascontiguousarray(mask)).to(device)
-    with torch.inference_mode():
-        raw = network(pixels.permute(2, 0, 1)[None].float() / 255, hole[None, None].float())
-    return raw[0].permute(1, 2, 0).cpu().numpy()
+    return pixels.permute(2, 0, 1)[None].float() / 255, hole[None, None].float()
 
 
 def _predicted_at_scale(
