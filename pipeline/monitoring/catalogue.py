@@ -42,8 +42,8 @@ TRAINING = (
     ),
     _gauge(
         "glcic_train_state",
-        "Is 1 for what the run does now, 0 for the rest: looking is a sheet or an evaluation, storing "
-        "the wait for the store, stopped the end by a signal after a save.",
+        "Is 1 for what the run does now, 0 for the rest: looking is a sheet or an evaluation, "
+        "storing the wait for the store, stopped the end by a signal after a save.",
         labels={"state": STATES},
         by="node",
     ),
