@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 import tenacity
-from prometheus_client import push_to_gateway, start_http_server, write_to_textfile
+from prometheus_client import generate_latest, push_to_gateway, start_http_server
 
 from pipeline.config import TelemetryConfig
 from pipeline.monitoring.metric_set import MetricSet
@@ -79,7 +79,9 @@ class Exporter:
 
     def _write(self) -> None:
         try:
-            write_to_textfile(str(self.textfile), self._metrics)
+            part = self.textfile.with_suffix(".part")
+            part.write_bytes(_without_help(generate_latest(self._metrics)))
+            part.replace(self.textfile)
         except OSError as error:
             if not self._has_failed:
                 self._say(f"metrics cannot be written to {self.textfile}, it goes on: {error}")
@@ -105,3 +107,10 @@ class Exporter:
         except Exception as error:
             place = self._config.pushgateway
             self._say(f"the last metrics could not be pushed to {place}: {error}")
+
+
+def _without_help(text: bytes) -> bytes:
+    """node-exporter leaves out a series whose help differs from that of another file: of a run of
+    another version of this project, for one."""
+    lines = text.splitlines(keepends=True)
+    return b"".join(line for line in lines if not line.startswith(b"# HELP "))

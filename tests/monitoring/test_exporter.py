@@ -71,6 +71,16 @@ def test_the_textfile_has_the_last_values_and_nothing_lies_beside_it(tmp_path: P
     )
 
 
+def test_a_textfile_can_lie_beside_one_of_another_version(tmp_path: Path) -> None:
+    """node-exporter refuses a metric whose help differs between two files."""
+    export = exporter(TelemetryConfig(textfile_folder=str(tmp_path)))
+    with export:
+        pass
+    text = export.textfile.read_text()
+    assert "# TYPE glcic_train_step gauge" in text
+    assert "# HELP" not in text
+
+
 def test_a_folder_that_is_lost_later_is_told_once_and_ends_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "text"
     folder.mkdir()
