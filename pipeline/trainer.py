@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -66,7 +67,8 @@ def _train(config: Config, worker: Worker, console: Console | None) -> Outcome:
     schedule = resolve_schedule(config.schedule, data.steps_per_epoch("train"))
     console = console or Console(soft_wrap=True, quiet=not worker.is_main)
     metrics = TrainingMetrics(config, worker, schedule)
-    with metrics.exported(console.print if worker.is_main else print):
+    say = partial(console.print, highlight=False, markup=False) if worker.is_main else print
+    with metrics.exported(say):
         return _train_on(config, worker, data, schedule, console, metrics)
 
 

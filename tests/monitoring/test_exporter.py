@@ -9,12 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from launch import pack
 from pipeline.config import TelemetryConfig, parse_config
 from pipeline.monitoring.catalogue import TRAINING
 from pipeline.monitoring.exporter import Exporter
 from pipeline.monitoring.metric_set import MetricSet
+from pipeline.preflight import check_run
 from pipeline.telemetry_faults import local_telemetry_faults
 from tests.monitoring.ports import free_port
+from tests.shards.pictures import pack_small_set, write_class_folders
+from tests.small_run import small_config
 
 
 def exporter(config: TelemetryConfig, said: list[str] | None = None) -> Exporter:
@@ -161,3 +165,19 @@ def test_a_password_in_the_gateways_url_is_not_repeated() -> None:
     with pytest.raises(ValueError, match="pushgateway") as raised:
         parse_config({"telemetry": {"pushgateway": "http://name:hidden@gateway"}}, ("telemetry",))
     assert "hidden" not in str(raised.value)
+
+
+def test_a_training_is_refused_before_its_workers_meet(taken_port: int, tmp_path: Path) -> None:
+    shards = pack_small_set(tmp_path)
+    telemetry = {"port": taken_port, "address": "127.0.0.1"}
+    config = small_config(shards, tmp_path / "run", telemetry=telemetry)
+    with pytest.raises(ValueError, match=rf"telemetry\.port is {taken_port}"):
+        check_run(config, world_size=1)
+
+
+def test_a_pack_is_refused_before_it_begins(taken_port: int, tmp_path: Path) -> None:
+    source = write_class_folders(tmp_path / "source")
+    telemetry = ["--telemetry.port", str(taken_port), "--telemetry.address", "127.0.0.1"]
+    with pytest.raises(ValueError, match=rf"telemetry\.port is {taken_port}"):
+        pack.main([str(source), str(tmp_path / "set"), *telemetry])
+    assert not (tmp_path / "set").exists()
