@@ -25,15 +25,14 @@ from tests.monitoring.situations import live_through, pack_sets, situations
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.monitoring.demonstration")
-    parser.add_argument("--seconds", type=float, default=90, help="of each run (%(default)s)")
     parser.add_argument("--faster", type=float, default=20, help="(%(default)s)")
     parser.add_argument("--picture", type=Path)
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="glcic-monitoring-") as name:
-        return demonstrate(Path(name), options.seconds, options.faster, options.picture)
+        return demonstrate(Path(name), options.faster, options.picture)
 
 
-def demonstrate(folder: Path, seconds: float, faster: float, picture: Path | None) -> int:
+def demonstrate(folder: Path, faster: float, picture: Path | None) -> int:
     all_situations, pack_port = situations(), free_port()
     targets = {"train": [one.port for one in all_situations], "pack": [pack_port]}
     rules = rules_file(folder / "rules.yaml", faster=faster)
@@ -44,7 +43,7 @@ def demonstrate(folder: Path, seconds: float, faster: float, picture: Path | Non
         for situation in all_situations:
             made_steps = f'glcic_train_step{{run="{situation.name}"}} > 20'
             has_begun = partial(server.query, made_steps)
-            live_through(situation, shards, folder, seconds, has_begun)
+            live_through(situation, shards, folder, faster, has_begun)
             fired = alerts_of(server, situation.name, begun)
             as_expected = fired == situation.alerts
             faults += not as_expected
