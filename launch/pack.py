@@ -21,6 +21,9 @@ from rich.table import Table
 
 from launch.arguments import parse_with_config
 from launch.progress import PlainProgress
+from pipeline.config import Config
+from pipeline.monitoring.packing_metrics import PackingMetrics
+from pipeline.telemetry_faults import require_telemetry
 from shards.manifest import Manifest, RefusedImage
 from shards.merge import merge_slices
 from shards.pack import Progress as PackProgress
@@ -64,7 +67,9 @@ def main(arguments: list[str]) -> int:
         "those are not given",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a set that is there")
-    options, config = parse_with_config(parser, _with_size(arguments), sections=("pack",))
+    options, config = parse_with_config(
+        parser, _with_size(arguments), sections=("pack", "telemetry")
+    )
     _check(options)
     console = Console()
     begin = time.perf_counter()
@@ -72,13 +77,23 @@ def main(arguments: list[str]) -> int:
         manifest = merge_slices(options.merge)
         _print_summary(console, manifest, options.merge, time.perf_counter() - begin)
         return 0
+    require_telemetry(config.telemetry)
+    metrics = PackingMetrics(options.destination)
+    with metrics.exported(config.telemetry, print):
+        return _pack(options, config, console, metrics, begin)
+
+
+def _pack(
+    options: argparse.Namespace, config: Config, console: Console, metrics: PackingMetrics,
+    begin: float,
+) -> int:  # fmt: skip
     if options.slice:
         number, of = _slice(options.slice)
         num_stored = _with_progress(
             console,
             lambda progress: pack_slice(
                 options.source, options.destination, config.pack, number, of,
-                workers=options.workers, progress=progress,
+                workers=options.workers, progress=progress, watch=metrics,
             ),
         )  # fmt: skip
         console.print(
@@ -93,7 +108,7 @@ def main(arguments: list[str]) -> int:
         console,
         lambda progress: pack_images(
             options.source, options.destination, config.pack, workers=options.workers,
-            overwrite=options.overwrite, progress=progress,
+            overwrite=options.overwrite, progress=progress, watch=metrics,
         ),
     )  # fmt: skip
     _print_summary(console, manifest, options.destination, time.perf_counter() - begin)

@@ -29,6 +29,7 @@ class HostCopy:
 
     def __init__(self) -> None:
         self.step = -1
+        self.taken_at = 0.0  # by the monotonic clock
         self._tensor_files: dict[str, TensorFile] = {}
         self._facts: dict[str, Any] = {}
         self._copied: torch.cuda.Event | None = None
@@ -38,6 +39,7 @@ class HostCopy:
     ) -> None:
         """Tensors on a GPU are copied while it goes on; they may change right after."""
         self.step, self._facts = step, {"step": step, **facts}
+        self.taken_at = time.monotonic()
         self._tensor_files = {stem: self._fitting(stem, group) for stem, group in tensors.items()}
         for stem, group in tensors.items():
             self._tensor_files[stem].copy_(group)
@@ -71,18 +73,22 @@ class CheckpointWriter:
     `give_up_after_s`, is raised as OSError by the next call of any method. Unless `skip_late`, a
     save waits until the one before it is committed, and none is ever left out. `before` is called
     in the writer's thread ahead of each attempt: it returns once what must come first is stored.
+    `committed` is told there of each checkpoint: its step, the seconds since its copy was taken and
+    its bytes.
     """
 
     def __init__(
         self, url: str, keep: int, announce: Callable[[str], None], *,
         give_up_after_s: float = GIVE_UP_AFTER_S, skip_late: bool = True,
         before: Callable[[], None] = lambda: None,
+        committed: Callable[[int, float, int], None] = lambda step, seconds, size_bytes: None,
     ) -> None:  # fmt: skip
         self.url = url
         self._keep = keep
         self._announce = announce
         self._skip_late = skip_late
         self._before = before
+        self._committed = committed
         self._patience = Patience(give_up_after_s)
         self._changed = threading.Condition()  # guards all that follows
         self._copies = (HostCopy(), HostCopy())
@@ -200,7 +206,8 @@ class CheckpointWriter:
         while True:
             try:
                 self._before()
-                is_new = commit(self.url, copy.step, copy.files())
+                files = copy.files()
+                is_new = commit(self.url, copy.step, files)
                 break
             except Exception as error:
                 with self._changed:
@@ -218,6 +225,8 @@ class CheckpointWriter:
             self._last_failure = None
             self._committed_at = time.monotonic()
             self._patience.stored(more_waits=True)
+        size_bytes = sum(memoryview(data).nbytes for data in files.values())
+        self._committed(copy.step, time.monotonic() - copy.taken_at, size_bytes)
         name = step_name(copy.step)
         self._announce(f"checkpoint {name} {'committed' if is_new else 'is there already'}")
         try:

@@ -171,6 +171,21 @@ class LogConfig:
 
 
 @dataclass(frozen=True)
+class TelemetryConfig:
+    """What a run tells Prometheus, on the first worker of each node. Nothing unless it is asked."""
+
+    port: int = 0  # on which metrics are served; 0: not. 9464 is usual
+    address: str = "0.0.0.0"  # of this machine, on which the port listens
+    textfile_folder: str = ""  # that node-exporter's textfile collector reads; empty: none
+    write_every_s: int = 15  # the textfile; it is also written at the end
+    pushgateway: str = ""  # URL of one that is told the last values at the end; empty: none
+
+    @property
+    def is_on(self) -> bool:
+        return bool(self.port or self.textfile_folder or self.pushgateway)
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     shards: str = ""  # the packed set whose validation samples are taken; empty: data.shards
     every_steps: int = 0  # while training; 0: only at the end
@@ -199,6 +214,7 @@ class Config:
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     @property

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.engines import engine_faults
 from pipeline.model_faults import model_faults
+from pipeline.telemetry_faults import telemetry_faults
 from shards.mixture import share_lanes
 from shards.order import lanes_of
 from shards.recipe import recipe_faults
@@ -73,6 +74,7 @@ def config_faults(config: Config) -> list[str]:
     require(config.log.every_steps >= 1, "log.every_steps", "at least 1")
     require(config.log.sheet_every_steps >= 0, "log.sheet_every_steps", "at least 0")
     require(config.log.sheet_images >= 1, "log.sheet_images", "at least 1")
+    faults += telemetry_faults(config.telemetry)
     require(config.evaluation.every_steps >= 0, "evaluation.every_steps", "at least 0")
     require(config.evaluation.batch_size >= 1, "evaluation.batch_size", "at least 1")
     require(config.evaluation.limit >= 0, "evaluation.limit", "at least 0")

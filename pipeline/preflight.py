@@ -11,6 +11,7 @@ from pipeline.config_faults import world_size_faults
 from pipeline.deepspeed_settings import deepspeed_file_faults
 from pipeline.engines import launcher_faults, require_package
 from pipeline.schedule import resolve_schedule
+from pipeline.telemetry_faults import local_telemetry_faults
 from shards.dataset import ShardSet
 from shards.foreign import index_foreign_shards
 from shards.manifest import MANIFEST_NAME, Manifest, load_manifest
@@ -32,6 +33,7 @@ def check_run(config: Config, world_size: int) -> Mixture:
     require_package(config.parallel.engine)
     faults = world_size_faults(config, world_size)
     faults += launcher_faults(config, os.environ) + deepspeed_file_faults(config)
+    faults += local_telemetry_faults(config.telemetry)
     mixture = training_data(config)
     for one, manifest in zip(mixture.sets, mixture.manifests, strict=True):
         faults += set_faults(config, one.shards, manifest)

@@ -26,7 +26,10 @@ _METRICS_WAIT_S = 60.0  # of a checkpoint's attempt, for the metrics before it
 class RunFiles:
     """Raises OSError at once where the run's folder or its checkpoints cannot be written."""
 
-    def __init__(self, config: Config, schedule: Schedule, start: int, console: Console) -> None:
+    def __init__(
+        self, config: Config, schedule: Schedule, start: int, console: Console,
+        committed: Callable[[int, float, int], None] = lambda step, seconds, size_bytes: None,
+    ) -> None:  # fmt: skip
         self.folder = config.run_folder
         give_up_after_s = config.checkpoint.give_up_after_s
         self.queue = FileQueue(self._say, give_up_after_s)
@@ -34,7 +37,7 @@ class RunFiles:
         self.checkpoints = CheckpointWriter(
             config.checkpoint_url, config.checkpoint.keep, self._say,
             give_up_after_s=give_up_after_s, skip_late=config.checkpoint.skip_late,
-            before=self._store_metrics,
+            before=self._store_metrics, committed=committed,
         )  # fmt: skip
         self.checkpoints.probe()
         resolved = yaml.safe_dump(config_mapping(config), sort_keys=False).encode()

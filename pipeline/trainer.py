@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -18,6 +20,7 @@ from pipeline.feed import DeviceFeed
 from pipeline.figures import RunningFigures
 from pipeline.graphed_step import GraphedStep
 from pipeline.handover import hand_over_
+from pipeline.monitoring.training_metrics import TrainingMetrics
 from pipeline.out_of_memory import is_out_of_memory, out_of_memory
 from pipeline.preemption import StopRequest
 from pipeline.preflight import training_data
@@ -63,12 +66,22 @@ def _train(config: Config, worker: Worker, console: Console | None) -> Outcome:
     data = training_data(config)
     schedule = resolve_schedule(config.schedule, data.steps_per_epoch("train"))
     console = console or Console(soft_wrap=True, quiet=not worker.is_main)
+    metrics = TrainingMetrics(config, worker, schedule)
+    say = partial(console.print, highlight=False, markup=False) if worker.is_main else print
+    with metrics.exported(say):
+        return _train_on(config, worker, data, schedule, console, metrics)
+
+
+def _train_on(
+    config: Config, worker: Worker, data: Mixture, schedule: Schedule, console: Console,
+    metrics: TrainingMetrics,
+) -> Outcome:  # fmt: skip
     state = RunState(config, worker, data)
     start = resume_(state, config, data, worker, say=console.print)
     if not start and config.start.checkpoint:
         hand_over_(state, config, worker, say=console.print)
     watchdog = Watchdog()
-    run = Run(config, worker, data, schedule, state, start, console, watchdog)
+    run = Run(config, worker, data, schedule, state, start, console, watchdog, metrics)
     # Until the last write is done: a second signal must not cut it short.
     with StopRequest() as stop, watchdog:
         try:
@@ -81,6 +94,7 @@ def _train(config: Config, worker: Worker, console: Console | None) -> Outcome:
                 run.close(hurried=isinstance(error, KeyboardInterrupt))
             raise
         run.close()
+    metrics.enter("finished" if finished else "stopped")
     return Outcome(step, finished, evaluation)
 
 
@@ -90,8 +104,9 @@ class Run:
     def __init__(
         self, config: Config, worker: Worker, data: Mixture, schedule: Schedule,
         state: RunState, start: int, console: Console, watchdog: Watchdog,
+        metrics: TrainingMetrics,
     ) -> None:  # fmt: skip
-        self.watchdog = watchdog
+        self.watchdog, self.metrics = watchdog, metrics
         self.config, self.worker, self.data = config, worker, data
         self.schedule, self.state = schedule, state
         training_step = TrainingStep(
@@ -102,7 +117,10 @@ class Run:
         self.figures = RunningFigures(worker, config.train.batch_size)
         self.skips = SkippedUpdates()
         self.record = SampleRecord(config, worker.rank, worker.world_size, start)
-        self.files = worker.on_main(lambda: RunFiles(config, schedule, start, console))
+        self.files = worker.on_main(
+            lambda: RunFiles(config, schedule, start, console, metrics.committed)
+        )
+        metrics.begin_at(start, self.files)
 
     def train_from(self, step: int, stop: StopRequest) -> int:
         """Trains until the schedule or a signal ends it; returns the number of steps made."""
@@ -113,6 +131,7 @@ class Run:
                 reader, self.config, self.worker.rank, self.worker.world_size, self.worker.device
             )
             reader.start(step, self.schedule.total)
+            self.metrics.enter("training")
             if step:
                 # The run may have been lost between its checkpoint and this look.
                 self._look(step, self.schedule.phase(step - 1))
@@ -130,7 +149,8 @@ class Run:
                     )
                 step += 1
                 stopping = self.worker.raised_anywhere(stop.raised)
-                self._after_step(step, phase, stopping)
+                self.metrics.step_made(step, phase, reader.wait_seconds)
+                self._after_step(step, phase, stopping, reader)
                 if stopping:
                     break
                 if step < self.schedule.total:
@@ -152,17 +172,18 @@ class Run:
     def _expect_step(self, step: int, grace: int) -> None:
         """The next step, and the wait for its batch, begin. Not collective."""
         what = f"step {step + 1} ({self.schedule.phase(step).value})"
+        self.metrics.step_begins()
         self.watchdog.expect(what, grace * self.config.train.timeout_s)
 
     def _expect_look(self, what: str) -> None:
         """Something that takes longer than a step begins. Not collective."""
         self.watchdog.expect(what, _GRACE * self.config.train.timeout_s)
 
-    def _after_step(self, step: int, phase: Phase, stopping: bool) -> None:
+    def _after_step(self, step: int, phase: Phase, stopping: bool, reader: ShardReader) -> None:
         config, last = self.config, step == self.schedule.total
         phase_ends = last or self.schedule.phase(step) is not phase
         if step % config.log.every_steps == 0 or phase_ends:
-            self._log(step, phase)
+            self._log(step, phase, reader)
         if self.files is not None:
             self.files.telemetry.advance(step)
         if step % config.checkpoint.every_steps == 0 or last or stopping:
@@ -177,16 +198,19 @@ class Run:
         if not sheet and not evaluation:
             return
         self._expect_look(f"the sheet or the evaluation after step {step}")
+        self.metrics.enter("looking")
         network = self._network_to_look_at()
         if sheet:
             self._draw_sheet(network, step)
         if evaluation:
             self._evaluate(network, step, phase, baselines=False)  # those do not change
         self.figures.restart()
+        self.metrics.enter("training")
 
-    def _log(self, step: int, phase: Phase) -> None:
+    def _log(self, step: int, phase: Phase, reader: ShardReader) -> None:
         values = self.figures.reduce()
         values |= {f"{name}_skipped_steps": n for name, n in self.skips.totals().items() if n}
+        self.metrics.record(phase, values, reader)
         self._on_main(
             lambda files: files.telemetry.record(step, phase.value, values | files.figures())
         )
@@ -219,7 +243,9 @@ class Run:
         def save(files: RunFiles) -> None:
             files.telemetry.flush()  # first: a checkpoint must not outlive the metrics before it
             facts = state_facts(self.config, self.data, self.worker, step, self.state.dilation)
+            began = time.perf_counter()
             files.checkpoints.save(step, tensors, facts)
+            self.metrics.saved(time.perf_counter() - began)
 
         self._on_main(save)
 
@@ -250,11 +276,13 @@ class Run:
         )
         figures = {f"evaluation_{name}": v for name, v in evaluation.methods["glcic"].items()}
         self._on_main(lambda files: files.telemetry.record(step, phase.value, figures))
+        self.metrics.record_evaluation(step, evaluation.methods["glcic"])
         return evaluation
 
     def finish(self, step: int) -> Evaluation:
         """The last sheet, the evaluation, the exported network and the curves."""
         self._expect_look("the evaluation at the end")
+        self.metrics.enter("looking")
         network = self._network_to_look_at()
         self._draw_sheet(network, step)
         evaluation = self._evaluate(network, step, self.schedule.phase(step), baselines=True)
@@ -284,6 +312,7 @@ class Run:
         The ranks wait together, in turns shorter than the time-out of a collective.
         """
         self._expect_look("the wait for the store")
+        self.metrics.enter("storing")
         turn_s = min(_SETTLE_TURN_S, self.config.train.timeout_s / 3)
 
         def is_settled() -> bool:

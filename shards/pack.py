@@ -11,6 +11,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 from shards.cores import available_cores
 from shards.manifest import MANIFEST_NAME, Manifest, load_manifest
@@ -18,6 +19,7 @@ from shards.merge import merge_slices
 from shards.pack_record import (
     RECORDS,
     PlannedShard,
+    ShardRecord,
     planned_shards,
     read_plan_sha256,
     read_shard_records,
@@ -38,6 +40,17 @@ Progress = Callable[[int, int], None]  # images done, images in all
 _OURS = re.compile(r"(train|val)-\d{6}\.(tar|idx)")
 
 
+class PackWatch(Protocol):
+    """What else is told of a pack as it goes on."""
+
+    def planned(self, shards: int, images: int) -> None: ...
+
+    def images_done(self, images: int) -> None: ...
+
+    def shard_done(self, record: ShardRecord, masks_per_image: int, *, earlier: bool) -> None:
+        """`earlier`: by an attempt before this one."""
+
+
 def pack_images(
     source: str | Path,
     destination: str,
@@ -46,6 +59,7 @@ def pack_images(
     workers: int = 0,
     overwrite: bool = False,
     progress: Progress | None = None,
+    watch: PackWatch | None = None,
 ) -> Manifest:
     """Pack `source`, a folder, archive, list or URL, into `destination`, a folder or URL.
 
@@ -68,7 +82,7 @@ def pack_images(
         _require_usable_image(plan, recipe)
         for name in state.to_remove:
             remove_tree(join_url(destination, name))
-    _pack_slice(plan, destination, recipe, 0, 1, workers, progress)
+    _pack_slice(plan, destination, recipe, 0, 1, workers, progress, watch)
     return merge_slices(destination)
 
 
@@ -81,6 +95,7 @@ def pack_slice(
     *,
     workers: int = 0,
     progress: Progress | None = None,
+    watch: PackWatch | None = None,
 ) -> int:
     """Pack slice `number` of `of`: every `of`-th shard of the plan. Returns the images stored.
 
@@ -92,7 +107,7 @@ def pack_slice(
     plan = _plan(str(source), destination, recipe)
     if _inspect(destination, plan, overwrite=False).is_complete:
         return 0
-    return _pack_slice(plan, destination, recipe, number, of, workers, progress)
+    return _pack_slice(plan, destination, recipe, number, of, workers, progress, watch)
 
 
 def _plan(source: str, destination: str, recipe: PackRecipe) -> PackPlan:
@@ -113,6 +128,7 @@ def _pack_slice(
     of: int,
     workers: int,
     progress: Progress | None,
+    watch: PackWatch | None,
 ) -> int:
     num_planned = {split: len(images) for split, images in plan.splits.items()}
     shards = planned_shards(num_planned, recipe.images_per_shard)[number::of]
@@ -122,21 +138,32 @@ def _pack_slice(
     def advance(images: int) -> None:
         nonlocal done
         done += images
+        if watch is not None:
+            watch.images_done(done)
         if progress is not None and images:
             progress(done, total)
 
+    def count(record: ShardRecord, earlier: bool) -> None:
+        nonlocal num_stored
+        num_stored += record.entry.num_images if record.entry is not None else 0
+        if watch is not None:
+            watch.shard_done(record, recipe.masks.masks_per_image, earlier=earlier)
+
+    if watch is not None:
+        watch.planned(len(shards), total)
     try:
         save_plan(destination, plan.sha256)
         remove_abandoned_parts(destination)
         finished = read_shard_records(destination, (shard.name for shard in shards))
         missing = [shard for shard in shards if shard.name not in finished]
         advance(sum(s.stop - s.start for s in shards if s.name in finished))
-        num_stored += sum(r.entry.num_images for r in finished.values() if r.entry is not None)
+        for record in finished.values():
+            count(record, earlier=True)
         workers = workers or available_cores()
         processes = max(1, min(workers, len(missing)))
         tasks = _tasks(plan, destination, recipe, missing, threads=workers // processes)
         for record in pack_in_processes(tasks, processes, advance):
-            num_stored += record.entry.num_images if record.entry is not None else 0
+            count(record, earlier=False)
         save_record(destination, slice_record(plan, recipe, number, of))
     except OSError as error:
         raise OSError(

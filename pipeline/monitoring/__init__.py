@@ -1,0 +1,1 @@
+"""What Prometheus sees of a run: metrics, their export and their documentation."""
