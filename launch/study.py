@@ -145,15 +145,16 @@ def _facts(study: Study, runs: list[StudyRun], num_ended: int) -> list[str]:
 
     config = runs[0].config
     manifest = load_manifest(config.validation_shards)
-    schedule = config.schedule
+    schedule, num_evaluated = config.schedule, manifest.num_samples("val")
+    if config.evaluation.limit:
+        num_evaluated = min(num_evaluated, config.evaluation.limit)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
     return [
         f"Command: glcic study {study.name}",
         f"{num_ended} of {len(runs)} runs have ended; seeds {', '.join(map(str, study.seeds))}",
         f"Each run: {schedule.completion} + {schedule.discriminator} + {schedule.joint} "
         f"{schedule.unit} (completion, discriminators, both), batches of {config.train.batch_size}",
-        f"All are evaluated on the same {manifest.num_samples('val')} validation samples"
-        + (f", of which {config.evaluation.limit} are taken" if config.evaluation.limit else ""),
+        f"All are evaluated on the same {num_evaluated} validation samples",
         f"{manifest.num_images('train')} training images of {config.crop_size} pixels",
         f"{datetime.date.today().isoformat()}, {device}, {os.cpu_count()} cores, torch "
         f"{torch.__version__}",

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor, nn
 
 from pipeline.evaluation import evaluated_samples, sample_tensors
@@ -15,14 +15,12 @@ from pipeline.losses import error_map
 from pipeline.map_figures import rank_correlation
 from pipeline.masking import composite
 from pipeline.networks.erasing import completed_by
+from pipeline.tiles import tile_grid
 from shards.batches import read_in_order
 from shards.manifest import load_manifest
 
 HEADINGS = ("input", "mask", "raw output", "completion", "original")
 MAP_HEADINGS = ("map", "true error")  # of networks with maps, on one scale: black 0, white 1
-_SMALLEST_TILE_PX = 128
-_GAP_PX = 8
-_BACKGROUND, _INK = "white", "black"
 
 
 def sample_sheet(
@@ -42,41 +40,15 @@ def sample_sheet(
     times `map_scale`, with their rank correlation inside the hole below.
     """
     fill = torch.as_tensor(fill_color, dtype=images.dtype, device=images.device).view(1, 3, 1, 1)
-    columns = [
-        torch.where(masks > 0.5, fill, images),
-        masks.expand_as(images),
-        raw,
-        completed,
-        images,
-    ]
-    headings, notes = list(HEADINGS), [""] * len(images)
-    if fakeness is not None:
-        error = error_map(completed, images, map_scale)
-        columns += [one.expand_as(images) for one in (fakeness, error)]
-        headings += MAP_HEADINGS
-        notes = _correlations(fakeness, completed, images, masks)
-    side = max(_SMALLEST_TILE_PX, images.shape[-1])
-    step = side + _GAP_PX
-    text_px = max(12, side // 11)
-    row_step = step if fakeness is None else step + 2 * text_px  # room for a note
-    font = ImageFont.load_default(size=text_px)
-    line = 2 * text_px
-    top = 2 * line if title else line
-    size = (_GAP_PX + len(columns) * step, top + len(images) * row_step + _GAP_PX)
-    sheet = Image.new("RGB", size, _BACKGROUND)
-    draw = ImageDraw.Draw(sheet)
-    draw.text((_GAP_PX, line // 2), title, _INK, font, anchor="lm")
-    for number, (heading, tensor) in enumerate(zip(headings, columns, strict=True)):
-        x = _GAP_PX + number * step
-        draw.text((x + side // 2, top - line // 2), heading, _INK, font, anchor="mm")
-        enlarging = Image.Resampling.NEAREST if heading == "mask" else Image.Resampling.BICUBIC
-        for row, values in enumerate(tensor):
-            sheet.paste(_tile(values, side, enlarging), (x, top + _GAP_PX + row * row_step))
-    for row, note in enumerate(notes):
-        below = top + _GAP_PX + row * row_step + side + text_px
-        corner = (_GAP_PX + len(HEADINGS) * step, below)
-        draw.text(corner, note, _INK, font, anchor="lm")
-    return sheet
+    stages = [torch.where(masks > 0.5, fill, images), masks, raw, completed, images]
+    columns = list(zip(HEADINGS, stages, strict=True))
+    if fakeness is None:
+        return tile_grid(columns, title)
+    maps = (fakeness, error_map(completed, images, map_scale))
+    return tile_grid(
+        [*columns, *zip(MAP_HEADINGS, maps, strict=True)], title,
+        notes=_correlations(fakeness, completed, images, masks), notes_column=len(columns),
+    )  # fmt: skip
 
 
 def validation_sheet(
@@ -124,9 +96,3 @@ def _correlations(fakeness: Tensor, completed: Tensor, images: Tensor, masks: Te
         "no correlation: constant" if math.isnan(r) else f"rank correlation in the hole {r:.2f}"
         for r in found
     ]
-
-
-def _tile(values: Tensor, side: int, enlarging: Image.Resampling) -> Image.Image:
-    pixels = (values.detach().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
-    tile = Image.fromarray(pixels.cpu().contiguous().numpy())
-    return tile if tile.width == side else tile.resize((side, side), enlarging)

@@ -25,6 +25,10 @@ from shards.recipe import PackRecipe
 from shards.storage import join_url
 
 RUNNING_PREFIX = "running_statistics_"  # of figures with batch norm as training left it
+CHANGES = {  # figures of a study alone: (the figure whose change it is, its heading)
+    "hole_mse_change": ("hole_mse", "MSE in the hole, end / end of first phase"),
+    "known_mse_change": ("known_mse_of_raw", "raw MSE of known pixels, end / end of first phase"),
+}
 
 _WORD = re.compile(r"[a-z0-9][a-z0-9-]*")
 _OF_THE_STUDY = ("name", "folder", "seed", "resume")  # fields of a run that no arm may set
@@ -106,7 +110,7 @@ def _faults(study: Study) -> list[str]:
         if missing:
             known = ", ".join(study.arms)
             faults.append(f"figure {figure.title!r} shows {', '.join(missing)}; arms: {known}")
-        rows = [*FIGURES, *(f"{RUNNING_PREFIX}{name}" for name in FIGURES)]
+        rows = [*FIGURES, *CHANGES, *(f"{RUNNING_PREFIX}{name}" for name in FIGURES)]
         for row in figure.rows:
             if row not in rows:
                 near = difflib.get_close_matches(row, rows, n=1)

@@ -35,12 +35,15 @@ class Picture:
         return "image/jpeg" if self.name.endswith(".jpg") else "image/png"
 
 
+Table = list[list[str]]  # the first row is of headings
+
+
 @dataclass(frozen=True)
 class Section:
     title: str
     text: str
     pictures: list[Picture]
-    table: list[list[str]]  # the first row is of headings; empty: no table
+    tables: list[Table]
 
 
 def study_sections(study: Study, results: Results, folder: str) -> list[Section]:
@@ -58,7 +61,14 @@ def study_sections(study: Study, results: Results, folder: str) -> list[Section]
                 figure.title,
                 figure.question,
                 list(_pictures(study, figure, results, runs, stem)),
-                comparison_table(study, figure, results),
+                [
+                    table
+                    for table in (
+                        comparison_table(study, figure, results),
+                        difference_table(study, figure, results),
+                    )
+                    if table
+                ],
             )
         )
     return sections
@@ -91,33 +101,39 @@ def _pictures(
         )  # fmt: skip
 
 
-def comparison_table(study: Study, figure: StudyFigure, results: Results) -> list[list[str]]:
-    """A row for each figure: of each arm the mean over the seeds and its range; where there are
-    several arms, a second row with the differences from the first, seed by seed.
-    """
-    classic = classic_figures(results) if figure.baselines else {}
-    rows = [["", *(study.arms[arm].label for arm in figure.arms), *classic]]
-    for name in figure.rows:
-        spreads = [spread_of(results, arm, name) for arm in figure.arms]
-        if not any(spreads):
-            continue
-        title, decimals = heading(name)
-        rows.append([title, *(shown_spread(spread, decimals) for spread in spreads)])
-        for method in classic.values():
-            rows[-1].append(
-                shown_spread(Spread.of([method[name]] if name in method else []), decimals)
-            )
-        if len(figure.arms) > 1:
-            reference = figure.arms[0]
-            differences = [
-                shown_spread(paired_difference(results, arm, reference, name), decimals, sign=True)
-                for arm in figure.arms[1:]
-            ]
-            if any(cell != "-" for cell in differences):
-                rows.append(["difference, seed by seed", "", *differences, *("" for _ in classic)])
-    counts = [len(results[arm]) for arm in figure.arms]
-    rows.append(["seeds", *map(str, counts), *("" for _ in classic)])
-    return rows
+def comparison_table(study: Study, figure: StudyFigure, results: Results) -> Table:
+    """A row for each arm: the mean over its seeds and the range of each figure."""
+    rows = [name for name in figure.rows if any(spread_of(results, a, name) for a in figure.arms)]
+    table = [["", *(heading(name)[0] for name in rows), "seeds"]]
+    for arm in figure.arms:
+        cells = [shown_spread(spread_of(results, arm, name), heading(name)[1]) for name in rows]
+        table.append([study.arms[arm].label, *cells, str(len(results[arm]))])
+    for method, figures in classic_figures(results).items() if figure.baselines else ():
+        cells = [
+            shown_spread(Spread.of([figures[name]] if name in figures else []), heading(name)[1])
+            for name in rows
+        ]
+        table.append([method, *cells, ""])
+    return table
+
+
+def difference_table(study: Study, figure: StudyFigure, results: Results) -> Table:
+    """Of the other arms from the first, seed by seed; empty where there is nothing to compare."""
+    reference, *others = figure.arms
+    differences = {
+        (arm, name): paired_difference(results, arm, reference, name)
+        for arm in others
+        for name in figure.rows
+    }
+    rows = [name for name in figure.rows if any(differences[a, name] for a in others)]
+    if not rows:
+        return []
+    label = study.arms[reference].label
+    table = [[f"difference from: {label}", *(heading(name)[0] for name in rows)]]
+    for arm in others:
+        cells = [shown_spread(differences[arm, name], heading(name)[1], sign=True) for name in rows]
+        table.append([study.arms[arm].label, *cells])
+    return table
 
 
 def shown_spread(spread: Spread | None, decimals: int, *, sign: bool = False) -> str:
@@ -142,13 +158,18 @@ def render_markdown(study: Study, sections: list[Section], facts: list[str]) -> 
             f"![{picture.description}]({study.name}/{picture.name})\n"
             for picture in section.pictures
         ]
-        for number, row in enumerate(section.table):
-            lines.append(f"| {' | '.join(row)} |")
-            if not number:
-                lines.append("| --- |" + " ---: |" * (len(row) - 1))
+        for table in section.tables:
+            lines += [*_markdown_table(table), ""]
     lines += ["", "## Arms", "", "| arm | switches |", "| --- | --- |"]
     lines += [f"| {arm.label} | `{_switches(arm.switches)}` |" for arm in study.arms.values()]
     return "\n".join(lines) + "\n"
+
+
+def _markdown_table(table: Table) -> Iterator[str]:
+    for number, row in enumerate(table):
+        yield f"| {' | '.join(row)} |"
+        if not number:
+            yield "| --- |" + " ---: |" * (len(row) - 1)
 
 
 def _switches(switches: dict[str, object]) -> str:
@@ -164,8 +185,8 @@ img { max-width: 100%; height: auto; } figure { margin: 1rem 0; }
 figcaption { color: #666; font-size: 0.85rem; }
 table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.3rem 0.7rem; border-bottom: 1px solid #e4e4e4; text-align: right; }
-th:first-child, td:first-child { text-align: left; } tr.difference td { color: #777; }
-.scroll { overflow-x: auto; } ul.facts { color: #555; font-size: 0.9rem; }
+th:first-child, td:first-child { text-align: left; }
+.scroll { overflow-x: auto; margin: 1rem 0; } ul.facts { color: #555; font-size: 0.9rem; }
 """
 
 
@@ -189,20 +210,17 @@ def render_html(study: Study, sections: list[Section], facts: list[str]) -> str:
                 f"alt='{escape(picture.description, quote=True)}'>"
                 f"<figcaption>{escape(picture.description)}</figcaption></figure>"
             )
-        parts.append(_html_table(section.table))
+        parts += [_html_table(table) for table in section.tables]
     arms = [["arm", "switches"]]
     arms += [[arm.label, _switches(arm.switches)] for arm in study.arms.values()]
     parts += ["<h2>Arms</h2>", _html_table(arms), "</body></html>"]
     return "\n".join(parts) + "\n"
 
 
-def _html_table(rows: list[list[str]]) -> str:
-    if not rows:
-        return ""
+def _html_table(rows: Table) -> str:
     lines = ["<div class='scroll'><table>"]
     for number, row in enumerate(rows):
         tag = "td" if number else "th"
-        kind = " class='difference'" if row[0].startswith("difference") else ""
         cells = "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row)
-        lines.append(f"<tr{kind}>{cells}</tr>")
+        lines.append(f"<tr>{cells}</tr>")
     return "\n".join([*lines, "</table></div>"])

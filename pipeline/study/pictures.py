@@ -102,14 +102,15 @@ def comparison_curves(study: Study, figure: StudyFigure, results: Results) -> by
             axis.set_yscale("log")
         axis.set_title(title, fontsize=10, loc="left")
         axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=8, loc="best")
+    handles, labels = axes[0].get_legend_handles_labels()
+    drawing.legend(handles, labels, fontsize=8, loc="outside upper center", ncols=4)
     axes[-1].set_xlabel("step")
     buffer = io.BytesIO()
-    drawing.savefig(buffer, format="png", dpi=90)
+    drawing.savefig(buffer, format="png", dpi=80)
     return buffer.getvalue()
 
 
-def as_jpeg(picture: Image.Image, quality: int = 88) -> bytes:
+def as_jpeg(picture: Image.Image, quality: int = 85) -> bytes:
     """Pages stay small enough to keep with the source."""
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=quality, subsampling=0)

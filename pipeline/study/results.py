@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.evaluation import NETWORK
 from pipeline.metrics import FIGURES
-from pipeline.study.definition import RUNNING_PREFIX, Study, StudyRun, study_runs
+from pipeline.study.definition import CHANGES, RUNNING_PREFIX, Study, StudyRun, study_runs
 from pipeline.telemetry import read_metrics
 from shards.storage import exists, join_url, read_bytes
 
@@ -68,12 +68,27 @@ def _read(run: StudyRun) -> RunResult:
     if exists(join_url(folder, RUNNING)):
         running = _json(join_url(folder, RUNNING))["methods"][NETWORK]
         figures |= {f"{RUNNING_PREFIX}{name}": value for name, value in running.items()}
+    records = read_metrics(folder)
+    figures |= changes_since_first_phase(figures, records)
     return RunResult(
         figures,
         {name: v for name, v in evaluation["methods"].items() if name != NETWORK},
         evaluation["num_samples"],
-        read_metrics(folder),
+        records,
     )
+
+
+def changes_since_first_phase(figures: Figures, records: list[dict[str, Any]]) -> Figures:
+    """Errors at the end over those at the end of the completion phase, by the same evaluation: what
+    training with the discriminators has done to them. Empty where there was no other phase.
+    """
+    first = [r for r in records if r["phase"] == "completion" and "evaluation_hole_mse" in r]
+    if not first or records[-1]["phase"] == "completion":
+        return {}
+    return {
+        name: figures[figure] / max(first[-1][f"evaluation_{figure}"], 1e-12)
+        for name, (figure, _) in CHANGES.items()
+    }
 
 
 def _json(url: str) -> Any:
@@ -106,6 +121,8 @@ def paired_difference(results: Results, arm: str, reference: str, figure: str) -
 
 def heading(figure: str) -> tuple[str, int]:
     """Of a figure in a table, and its decimals."""
+    if figure in CHANGES:
+        return CHANGES[figure][1], 2
     if figure.startswith(RUNNING_PREFIX):
         text, decimals = FIGURES[figure.removeprefix(RUNNING_PREFIX)]
         return f"{text}, batch norm as training left it", decimals

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from pipeline.study.definition import Study, StudyRun, parse_study, study_runs
-from pipeline.study.page import comparison_table, shown_spread
+from pipeline.study.page import comparison_table, difference_table, shown_spread
 from pipeline.study.results import (
     EVALUATION,
     RUNNING,
     Spread,
+    changes_since_first_phase,
     curve,
     gather_results,
     paired_difference,
@@ -85,17 +86,41 @@ def test_a_curve_has_the_spread_of_the_seeds_at_each_step(study: Study, tmp_path
     assert (spreads[0].lowest, spreads[1].highest) == pytest.approx((0.2, 0.3))
 
 
-def test_the_table_has_a_row_for_each_figure_and_one_for_its_differences(
+def test_the_tables_have_a_row_for_each_arm(study: Study, tmp_path: Path) -> None:
+    end_runs(study, str(tmp_path), VALUES)
+    results = gather_results(study, str(tmp_path))
+    table = comparison_table(study, study.figures[1], results)
+    assert table[0][:2] == ["", "MSE in the hole"]
+    assert table[1][:2] == ["masked", "0.20000 (0.10000 to 0.30000)"]
+    assert table[2][:2] == ["DAM, two masks", "0.17500 (0.08000 to 0.27000)"]
+    assert table[2][-1] == "2"
+    differences = difference_table(study, study.figures[1], results)
+    assert differences[0][:2] == ["difference from: masked", "MSE in the hole"]
+    assert differences[1][:2] == ["DAM, two masks", "-0.02500 (-0.03000 to -0.02000)"]
+
+
+def test_an_arm_without_results_has_dashes_and_nothing_is_compared_with_it(
     study: Study, tmp_path: Path
 ) -> None:
-    end_runs(study, str(tmp_path), VALUES)
-    table = comparison_table(study, study.figures[1], gather_results(study, str(tmp_path)))
-    assert table[0] == ["", "masked", "DAM, two masks"]
-    assert table[1][1:] == [
-        "0.20000 (0.10000 to 0.30000)", "0.17500 (0.08000 to 0.27000)",
+    end_runs(study, str(tmp_path), {("dam", 0): 0.08})
+    results = gather_results(study, str(tmp_path))
+    table = comparison_table(study, study.figures[1], results)
+    assert table[1] == ["masked", "-", "-", "0"]
+    assert difference_table(study, study.figures[1], results) == []
+
+
+def test_what_the_discriminators_did_is_the_change_since_the_first_phase() -> None:
+    records = [
+        {"step": 1, "phase": "completion", "evaluation_hole_mse": 0.5,
+         "evaluation_known_mse_of_raw": 0.2},
+        {"step": 2, "phase": "completion", "evaluation_hole_mse": 0.1,
+         "evaluation_known_mse_of_raw": 0.1},
+        {"step": 3, "phase": "joint", "adversarial": 1.0},
     ]  # fmt: skip
-    assert table[2] == ["difference, seed by seed", "", "-0.02500 (-0.03000 to -0.02000)"]
-    assert table[-1] == ["seeds", "2", "2"]
+    figures = {"hole_mse": 0.15, "known_mse_of_raw": 0.05}
+    changes = changes_since_first_phase(figures, records)
+    assert changes == pytest.approx({"hole_mse_change": 1.5, "known_mse_change": 0.5})
+    assert changes_since_first_phase(figures, records[:2]) == {}
 
 
 def test_a_damaged_file_of_a_run_is_named(study: Study, tmp_path: Path) -> None:
@@ -112,12 +137,9 @@ def test_one_seed_has_no_range_and_none_is_a_dash() -> None:
     assert shown_spread(Spread.of([0.25, 0.35]), 2, sign=True) == "+0.30 (+0.25 to +0.35)"
 
 
-def test_a_figure_may_show_the_classic_methods_beside_its_arms(
-    study: Study, tmp_path: Path
-) -> None:
+def test_a_figure_may_show_the_classic_methods_below_its_arms(study: Study, tmp_path: Path) -> None:
     end_runs(study, str(tmp_path), VALUES)
     figure = dataclasses.replace(study.figures[1], baselines=True)
     table = comparison_table(study, figure, gather_results(study, str(tmp_path)))
-    assert table[0] == ["", "masked", "DAM, two masks", "Telea"]
-    assert table[1][-1] == "0.20000"
+    assert table[-1][:2] == ["Telea", "0.20000"]
     assert len({len(row) for row in table}) == 1
