@@ -99,12 +99,20 @@ def _value(path: str, text: str) -> Any:
 
 
 def _read_preset(name: str) -> dict[str, Any]:
+    return read_yaml(name, PRESETS, f"--config {name}", "presets")
+
+
+def read_yaml(name: str, shipped: Path, asked: str, kind: str) -> dict[str, Any]:
+    """The mapping in a file, or in the one of that name in the folder `shipped`.
+
+    Raises ValueError, in the words of what was `asked`, where there is none.
+    """
     path = Path(name)
     if not path.is_file() and path.name == name:
-        path = PRESETS / f"{name.removesuffix('.yaml')}.yaml"
+        path = shipped / f"{name.removesuffix('.yaml')}.yaml"
     if not path.is_file():
-        known = ", ".join(sorted(preset.stem for preset in PRESETS.glob("*.yaml")))
-        raise ValueError(f"--config {name}: no such file; presets that ship: {known}")
+        known = ", ".join(sorted(one.stem for one in shipped.glob("*.yaml")))
+        raise ValueError(f"{asked}: no such file; {kind} that ship: {known}")
     try:
         mapping = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:

@@ -13,9 +13,9 @@ from typing import Any
 if __package__ in (None, ""):  # started as a script: the repository root is not on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import yaml
 from rich.console import Console
 
+from launch.arguments import read_yaml
 from launch.command import EXIT_SOFTWARE
 from launch.progress import PlainProgress
 from pipeline.study.definition import Study, StudyRun, packed_sets, parse_study, study_runs
@@ -72,18 +72,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _read(name: str, source: str | None) -> dict[str, Any]:
-    path = Path(name)
-    if not path.is_file() and path.name == name:
-        path = STUDIES / f"{name.removesuffix('.yaml')}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(one.stem for one in STUDIES.glob("*.yaml")))
-        raise ValueError(f"{name}: no such file; studies that ship: {known}")
-    try:
-        mapping = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
-    if not isinstance(mapping, dict):
-        raise ValueError(f"{path} holds no mapping of fields to values")
+    mapping = read_yaml(name, STUDIES, name, "studies")
     return {**mapping, **({"source": source} if source else {})}
 
 
