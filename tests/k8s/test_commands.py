@@ -58,7 +58,7 @@ def own_arguments(words):
     return words[words.index("--module") + 2 :] if words[0] == "torchrun" else words[2:]
 
 
-@pytest.mark.parametrize(("work", "container"), containers())
+@pytest.mark.parametrize(("work", "container"), list(containers()))
 def test_a_containers_arguments_are_understood(work, container, tmp_path, monkeypatch, capsys):
     words = with_presets(work, command(work, container, POD_IP="10.0.0.1"), tmp_path)
     arguments = own_arguments(words)
