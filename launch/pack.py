@@ -25,7 +25,7 @@ from pipeline.config import Config
 from pipeline.monitoring.packing_metrics import PackingMetrics
 from pipeline.telemetry_faults import require_telemetry
 from shards.manifest import Manifest, RefusedImage
-from shards.merge import merge_slices
+from shards.merge import merge_if_last, merge_slices
 from shards.pack import Progress as PackProgress
 from shards.pack import pack_images, pack_slice
 from shards.sources import is_ignored
@@ -58,6 +58,11 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument(
         "--merge", metavar="DESTINATION", help="join the slices packed there into a set"
+    )
+    parser.add_argument(
+        "--merge-last",
+        action="store_true",
+        help="with --slice: join the slices if this one was the last to be packed",
     )
     parser.add_argument(
         "--size",
@@ -96,13 +101,19 @@ def _pack(
                 workers=options.workers, progress=progress, watch=metrics,
             ),
         )  # fmt: skip
-        console.print(
+        said = (
             f"slice {number}/{of} of {options.destination}: {num_stored:,} images packed in "
-            f"{time.perf_counter() - begin:.1f} s; when all {of} are packed: "
-            f"glcic pack --merge {options.destination}",
-            highlight=False,
-            soft_wrap=True,
+            f"{time.perf_counter() - begin:.1f} s"
         )
+        if options.merge_last:
+            merged = merge_if_last(options.destination, of)
+            said += "; others are still to be packed" if merged is None else ", the last one"
+        else:
+            merged = None
+            said += f"; when all {of} are packed: glcic pack --merge {options.destination}"
+        console.print(said, highlight=False, soft_wrap=True)
+        if merged is not None:
+            _print_summary(console, merged, options.destination, time.perf_counter() - begin)
         return 0
     manifest = _with_progress(
         console,
@@ -123,6 +134,8 @@ def _check(options: argparse.Namespace) -> None:
             raise ValueError("--merge takes the destination alone: glcic pack --merge DESTINATION")
     elif options.destination is None:
         raise ValueError("name the source and the destination: glcic pack SOURCE DESTINATION")
+    if options.merge_last and not options.slice:
+        raise ValueError("--merge-last belongs to --slice; a pack without slices needs no merging")
     if options.slice and options.overwrite:
         raise ValueError(
             "--overwrite would remove what other slices have packed; remove the old set, or name "

@@ -54,6 +54,23 @@ def merge_slices(destination: str) -> Manifest:
     return manifest
 
 
+def merge_if_last(destination: str, of: int) -> Manifest | None:
+    """Merges once all `of` slices are packed; None while some are not.
+
+    For the packer of a slice that has just ended: whichever ends last, or several at once, make
+    the set. Raises what `merge_slices` raises.
+    """
+    if len(read_slice_records(destination)) < of and MANIFEST_NAME not in list_names(destination):
+        return None
+    try:
+        return merge_slices(destination)
+    except (ValueError, OSError):
+        # Another packer was quicker, and has removed the records while they were read.
+        if MANIFEST_NAME in list_names(destination):
+            return load_manifest(destination)
+        raise
+
+
 def _require_one_plan(destination: str, slices: list[SliceRecord]) -> None:
     first = slices[0]
     for other in slices[1:]:

@@ -124,6 +124,22 @@ def test_slices_are_packed_and_merged(tmp_path, source, capsys, monkeypatch):
     assert all((whole / name).read_bytes() == (sliced / name).read_bytes() for name in names)
 
 
+def test_the_slice_that_is_packed_last_merges(tmp_path, source, capsys):
+    whole, sliced = tmp_path / "whole", tmp_path / "sliced"
+    assert pack.main([str(source), str(whole), *SMALL]) == 0
+    for number in (2, 0, 1):
+        assert "manifest.json" not in [path.name for path in sliced.glob("*")]
+        arguments = [str(source), str(sliced), *SMALL, f"--slice={number}/3", "--merge-last"]
+        assert pack.main(arguments) == 0
+        said = "the last one" if number == 1 else "others are still to be packed"
+        assert said in capsys.readouterr().out
+    names = sorted(path.name for path in whole.iterdir())
+    assert sorted(path.name for path in sliced.iterdir()) == names
+    assert all((whole / name).read_bytes() == (sliced / name).read_bytes() for name in names)
+    assert pack.main(arguments) == 0  # an index whose pod was lost after it had merged
+    assert sorted(path.name for path in sliced.iterdir()) == names
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -133,6 +149,7 @@ def test_slices_are_packed_and_merged(tmp_path, source, capsys, monkeypatch):
         (["--slice", "/3"], "JOB_COMPLETION_INDEX is not set"),
         (["--slice", "0/3", "--overwrite"], "--overwrite would remove what other slices"),
         (["--merge", "somewhere"], "--merge takes the destination alone"),
+        (["--merge-last"], "--merge-last belongs to --slice"),
     ],
 )
 def test_a_slice_that_means_nothing_is_refused(tmp_path, source, arguments, message, monkeypatch):

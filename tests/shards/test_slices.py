@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from shards.merge import merge_slices
+import shards.merge
+from shards.merge import merge_if_last, merge_slices
 from shards.pack import pack_images, pack_slice
 from shards.pack_record import RECORDS
 from shards.verify import verify_set
@@ -62,6 +63,32 @@ def test_a_slice_that_is_packed_twice_keeps_its_shards(tmp_path, source):
     times = {path.name: path.stat().st_mtime_ns for path in Path(url).glob("*.tar")}
     pack_slice(source, url, RECIPE, 0, 2, workers=1)
     assert times == {path.name: path.stat().st_mtime_ns for path in Path(url).glob("*.tar")}
+
+
+def test_packers_that_end_at_once_may_all_merge(tmp_path, source, whole, monkeypatch):
+    url = str(tmp_path / "set")
+    for number in range(2):
+        assert merge_if_last(url, 2) is None
+        pack_slice(source, url, RECIPE, number, 2, workers=1)
+    read = shards.merge.read_shard_records
+
+    def overtaken(*arguments):
+        monkeypatch.setattr(shards.merge, "read_shard_records", read)
+        merge_slices(url)  # by another packer, which removes the records
+        return read(*arguments)
+
+    monkeypatch.setattr(shards.merge, "read_shard_records", overtaken)
+    assert merge_if_last(url, 2) == merge_slices(url)
+    assert contents(url) == whole
+
+
+def test_the_last_packer_says_what_is_wrong_with_the_slices(tmp_path, source):
+    url = str(tmp_path / "set")
+    for number in range(2):
+        pack_slice(source, url, RECIPE, number, 2, workers=1)
+    next(Path(url).glob("train-*.tar")).unlink()
+    with pytest.raises(ValueError, match="the file is missing"):
+        merge_if_last(url, 2)
 
 
 def test_merging_twice_is_merging_once(tmp_path, source, whole):
