@@ -20,6 +20,7 @@ from tests.k8s.pod_network import Loopback, Namespaces, Place
 from tests.torchrun import ROOT
 
 Say = Callable[[str, str], None]  # POD/CONTAINER, and a line of its output
+_DYING_S = 30.0  # that a killed process may take to go
 _TOKEN = "GLCIC_REHEARSAL_POD"  # in the environment of every process of a pod
 
 
@@ -141,10 +142,25 @@ class Pod:
         return re.sub(rf"(?<![\w/])({mounted})(?=/|$)", lambda match: self._mounts[match[1]], word)
 
     def _sweep(self) -> None:
-        while pids := self.processes():
+        """Until all are gone: what a dying process has open, its peers take for alive."""
+        killed: set[int] = set()
+        deadline = time.monotonic() + _DYING_S
+        while (pids := self.processes()) or any(map(_is_dying, killed)):
+            killed |= set(pids)
             for pid in pids:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             if self._process is not None:
                 self._process.poll()
+            if time.monotonic() > deadline:  # another program may have got the number since
+                return
             time.sleep(0.02)
+
+
+def _is_dying(pid: int) -> bool:
+    """Killed, and not yet a zombie: its connections are not closed."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in ("Z", "X")
