@@ -24,10 +24,12 @@ class PrometheusServer:
     def __init__(self, url: str, log: Path) -> None:
         self.url = url
         self._log = log
+        self.moment: float | None = None  # of queries, Unix time; None: now
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        """The series of a query at this moment. AssertionError where it is no query."""
-        return self._ask("query", query=expression)["data"]["result"]
+        """The series of a query at the moment. AssertionError where it is no query."""
+        moment = {} if self.moment is None else {"time": self.moment}
+        return self._ask("query", query=expression, **moment)["data"]["result"]
 
     def query_range(
         self, expression: str, start: float, stop: float, step: float
