@@ -54,7 +54,7 @@ def pair(width: int = 64) -> tuple[CompletionNetwork, AttentionCompletionNetwork
     return plain, attentive
 
 
-@pytest.mark.parametrize(("training", "tolerance"), [(False, 1e-4), (True, 5e-5)])
+@pytest.mark.parametrize(("training", "tolerance"), [(False, 5e-5), (True, 2e-6)])
 def test_a_network_that_gets_fresh_blocks_goes_on_where_it_was(
     training: bool, tolerance: float
 ) -> None:
@@ -99,5 +99,5 @@ def test_a_block_raises_the_features_where_its_map_is_high(skip: str) -> None:
     partner = torch.rand(1, 8, 4, 4) if skip == "encoder" else None
     nn.init.constant_(block.head[2].bias, 1e4)  # its map is 1 everywhere
     raised, fakeness = block(features, partner)
-    assert float(fakeness.min()) == 1
+    assert (fakeness == 1).all()
     torch.testing.assert_close(raised, 2 * features)
