@@ -75,7 +75,7 @@ def test_a_torch_for_another_device_ends_the_build(device):
 
     (script,) = re.findall(r'-c "(import sys, torch.*?)" "\$\{DEVICE\}"', DOCKERFILE.read_text(),
                            re.DOTALL)  # fmt: skip
-    code = script.replace("\\\n", "")  # as the shell joins lines
+    code = script.replace("\\\n", "")  # as the builder joins lines
     built_for = "cuda" if torch.version.cuda else "cpu"
     result = subprocess.run([sys.executable, "-c", code, device], capture_output=True, text=True)
     assert (result.returncode == 0) == (device == built_for)
