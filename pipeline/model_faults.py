@@ -100,6 +100,13 @@ def _combination_faults(config: Config) -> list[str]:
         loss.alpha != "auto" or train.precision != "fp16", "loss.alpha", loss.alpha,
         "a number with train.precision fp16, in which the gradients that it is found from vanish",
     )  # fmt: skip
+    require(
+        loss.alpha != "auto" or config.parallel.engine != "deepspeed",
+        "loss.alpha",
+        loss.alpha,
+        "a number with parallel.engine deepspeed, which takes the first gradient of an output for "
+        "the backward of the step",
+    )
     switches = {
         "train.compile": train.compile,
         "train.cuda_graphs": train.cuda_graphs,

@@ -16,7 +16,8 @@ ALLOWED = {
     "shards": {"shards"},
     "pipeline": {"pipeline", "shards"},
     "launch": {"launch", "pipeline", "shards"},
-    "benchmarks": {"benchmarks", "pipeline", "shards"},
+    # Entry points too: one that trains takes a preset and overrides as `glcic train` does.
+    "benchmarks": {"benchmarks", "launch", "pipeline", "shards"},
 }
 
 

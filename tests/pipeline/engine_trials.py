@@ -74,7 +74,6 @@ FURTHER = {  # further settings: the cells that are held against the first one
         dataclasses.replace(cell, micro_batch_size=3) for cell in (Cell("ddp"), *ZERO)
     ],
     "Adam": [dataclasses.replace(cell, optimizer="adam") for cell in (Cell("ddp"), *ZERO)],
-    # With an automatic weight of the adversarial term, whose gradient is taken apart.
     "DAM": [dataclasses.replace(cell, network="dam") for cell in ENGINES if cell.zero_stage != 1],
     "U-Net": [dataclasses.replace(cell, network="unet") for cell in ENGINES if cell.zero_stage < 1],
     "channels last": [
@@ -95,7 +94,6 @@ def trial_config(shards: str, folder: Path, cell: Cell) -> Config:
     return small_config(
         shards, folder, train=train, schedule=schedule, parallel=parallel,
         completion={"kind": cell.network},
-        loss={"alpha": "auto"} if cell.network == "dam" else {},
         completion_optimizer=optimizer, discriminator_optimizer=optimizer,
     )  # fmt: skip
 

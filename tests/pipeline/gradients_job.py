@@ -49,7 +49,7 @@ def main(shards: str, output: Path) -> None:
             fake = discriminator(shown.detach(), patches.detach())
             discriminator_loss(real, fake).backward()
             adversarial = adversarial_loss(discriminator.frozen(shown, patches))
-            (step._reconstruction(raw, batch) + adversarial).backward()
+            (step._own_losses((raw, ()), batch)[0] + adversarial).backward()
     if worker.is_main:
         gradients = {
             f"{name}.{parameter_name}": parameter.grad.contiguous()

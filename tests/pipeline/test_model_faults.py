@@ -29,6 +29,10 @@ from pipeline.config import parse_config
         ({"loss": {"alpha": "often"}}, "loss.alpha is 'often'"),
         ({"loss": {"alpha": -1}}, "auto, or at least 0 and finite"),
         ({"loss": {"alpha": "auto"}, "train": {"precision": "fp16"}}, "a number with"),
+        (
+            {"loss": {"alpha": "auto"}, "parallel": {"engine": "deepspeed"}},
+            "a number with parallel.engine deepspeed",
+        ),
         ({"loss": {"map_weight": -1}}, "loss.map_weight is -1"),
         ({"loss": {"r1_weight": 1}, "train": {"compile": True}}, "0 with train.compile"),
         ({"loss": {"r1_weight": 1}, "train": {"precision": "fp16"}}, "0 with train.precision"),
