@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from shards.cores import available_cores
+from shards.cores import available_cores, processor_name
 
 SCHEMA_VERSION = 1
 RESULTS_FOLDER = Path(__file__).parent / "results"
@@ -91,7 +91,7 @@ def read_results(folder: Path) -> list[Result]:
 
 def this_hardware() -> Hardware:
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return Hardware(cpu=_cpu_model(), cores=available_cores(), memory_bytes=memory)
+    return Hardware(cpu=processor_name(), cores=available_cores(), memory_bytes=memory)
 
 
 def installed_versions() -> dict[str, str]:
@@ -106,12 +106,3 @@ def _version(distribution: str) -> str:
         return version(distribution)
     except PackageNotFoundError:
         return ""
-
-
-def _cpu_model() -> str:
-    cpu_info = Path("/proc/cpuinfo")
-    if cpu_info.is_file():
-        for line in cpu_info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import os
-import platform
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from launch.arguments import read_yaml
 from launch.command import EXIT_SOFTWARE
 from launch.progress import PlainProgress
 from pipeline.study.definition import Study, StudyRun, packed_sets, parse_study, study_runs
-from shards.cores import available_cores
+from shards.cores import available_cores, processor_name
 from shards.manifest import load_manifest
 from shards.pack import pack_images
 
@@ -137,7 +136,7 @@ def _facts(study: Study, runs: list[StudyRun], num_ended: int) -> list[str]:
     schedule, num_evaluated = config.schedule, manifest.num_samples("val")
     if config.evaluation.limit:
         num_evaluated = min(num_evaluated, config.evaluation.limit)
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor_name()
     return [
         f"Command: glcic study {study.name}",
         f"{num_ended} of {len(runs)} runs have ended; seeds {', '.join(map(str, study.seeds))}",
@@ -148,16 +147,6 @@ def _facts(study: Study, runs: list[StudyRun], num_ended: int) -> list[str]:
         f"{datetime.date.today().isoformat()}, {device}, {os.cpu_count()} cores, torch "
         f"{torch.__version__}",
     ]
-
-
-def _processor() -> str:
-    """As the system names it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from pipeline.checkpoint import (
     read_commitment,
     read_file,
 )
-from pipeline.config import Config, parse_config
+from pipeline.config import CompletionConfig, Config, parse_config
 from pipeline.export import DESCRIPTION, EXPORT_FOLDER, WEIGHTS, find_checkpoint
 from pipeline.state import RunState, broadcast_checkpoint
 from pipeline.workers import Worker
@@ -142,18 +142,9 @@ def _difference_faults(url: str, theirs: dict[str, Any], mine: dict[str, Any]) -
 
 _OF_DAM = ("kind", "attention_kernel", "attention_skip")
 _SHAPING = {
-    "completion": (
-        "kind",
-        "width",
-        "block_order",
-        "subtract_fill",
-        "input_scale",
-        "output",
-        "attention_kernel",
-        "attention_skip",
-        "depth",
-        "channels_max",
-        "gate_skips",
+    # The colour of the hole is a tensor of the network, and comes along with it.
+    "completion": tuple(
+        entry.name for entry in dataclasses.fields(CompletionConfig) if entry.name != "hole_fill"
     ),
     "discriminator": ("width", "local_size", "num_features"),
 }

@@ -100,12 +100,13 @@ def measure(
             with torch.inference_mode(), autocast:
                 raw, maps = completed_by(network, batch.images, batch.masks)
             completed = _as_arrays(composite(raw, batch.images, batch.masks))
-            arrays = [batch.originals, completed, *map(_as_arrays, (raw, batch.masks))]
+            shown = quantized(completed)
+            masks = _as_arrays(batch.masks)
+            arrays = [batch.originals, completed, shown, _as_arrays(raw), masks]
             fakeness = _as_arrays(maps[-1]) if maps else [None] * len(rows)
             figures_of = partial(_sample_figures, baselines, how.map_scale)
             values[rows] = list(pool.map(figures_of, *arrays, fakeness))
-            hole_shares[rows] = (arrays[3] > 0.5).mean(axis=(1, 2, 3))
-            shown = quantized(completed)
+            hole_shares[rows] = (masks > 0.5).mean(axis=(1, 2, 3))
             values[rows, 0, SAMPLE_FIGURES.index("lpips")] = how.perceptual.distances(
                 batch.originals, shown
             )
@@ -139,13 +140,16 @@ def _sample_figures(
     map_scale: float,
     original: np.ndarray,
     completed: np.ndarray,
+    shown: np.ndarray,
     raw: np.ndarray,
     mask: np.ndarray,
     fakeness: np.ndarray | None,
 ) -> np.ndarray:
-    """(methods, figures) of one sample, NaN where a method has no such figure."""
+    """(methods, figures) of one sample, NaN where a method has no such figure. `shown` is the
+    composite `completed` in 8 bits.
+    """
     hole = mask[..., 0] > 0.5
-    own = image_figures(original, quantized(completed), hole)
+    own = image_figures(original, shown, hole)
     own["known_mse_of_raw"] = known_mse(original, raw, hole)
     if fakeness is not None:
         error = np.abs(completed - original.astype(np.float32) / 255).mean(axis=2)

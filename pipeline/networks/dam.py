@@ -21,8 +21,8 @@ from pipeline.networks.completion import CompletionNetwork
 from pipeline.networks.erasing import Completed
 
 PREFIX = "attention."  # of the blocks' tensors: the others are those of the network without them
-# block: (row that it follows, row of the encoder that it is joined with), from coarse to fine
-_PLACES = {"3": (12, 6), "2": (14, 3), "1": (15, 1)}
+# row: (block that follows it, row of the encoder that this is joined with), from coarse to fine
+_PLACES = {12: ("3", 6), 14: ("2", 3), 15: ("1", 1)}
 _MAP_BIAS = -4.0  # of a fresh block's last layer: its map is 0.018 everywhere
 _WIDER_CONTEXT_PX = 24  # that kernels of 3 see: 3 at each of three scales, 21 pixels in all
 
@@ -71,7 +71,7 @@ class AttentionCompletionNetwork(CompletionNetwork):
             self.context_px += _WIDER_CONTEXT_PX
         self._joins = config.attention_skip == "encoder"
         self.attention = nn.ModuleDict()
-        for block, (row, partner) in _PLACES.items():
+        for row, (block, partner) in _PLACES.items():
             skip_channels = self._channels(partner) if self._joins else 0
             self.attention[block] = AttentionBlock(
                 self._channels(row), skip_channels, config.attention_kernel
@@ -95,11 +95,12 @@ class AttentionCompletionNetwork(CompletionNetwork):
     def _attend(
         self, row: int, features: Tensor, skips: dict[int, Tensor], maps: list[Tensor]
     ) -> Tensor:
-        for block, (place, partner) in _PLACES.items():
-            if place == row:
-                skip = skips[partner] if self._joins else None
-                features, fakeness = self.attention[block](features, skip)
-                maps.append(fakeness)
+        if row not in _PLACES:
+            return features
+        block, partner = _PLACES[row]
+        skip = skips[partner] if self._joins else None
+        features, fakeness = self.attention[block](features, skip)
+        maps.append(fakeness)
         return features
 
 

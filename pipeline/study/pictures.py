@@ -27,7 +27,7 @@ _MAP_SCALE = 2.0  # of errors beside maps, as the maps are trained
 def comparison_sheet(study: Study, figure: StudyFigure, runs: list[StudyRun]) -> Image.Image:
     """Validation samples, one row each: the input, what each of `runs` makes of it, the original.
 
-    Two networks of an arm with maps are followed by its finest map and the error it is to show.
+    A network with maps is followed by its finest map and the error that this is to show.
     """
     shards = runs[0].config.validation_shards
     samples = evaluated_samples(load_manifest(shards).num_samples("val"), study.sheet_images)
