@@ -27,7 +27,8 @@ class Watchdog:
         self._line = b""
 
     def __enter__(self) -> Self:
-        faulthandler.register(DUMP_SIGNAL, file=_STANDARD_ERROR, all_threads=True)
+        # Chained to what the signal does by itself, it ends the process: nothing goes on after it.
+        faulthandler.register(DUMP_SIGNAL, file=_STANDARD_ERROR, all_threads=True, chain=True)
         command = [sys.executable, "-I", "-S", watchdog_process.__file__, str(os.getpid())]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE)
         assert self._process.stdin is not None

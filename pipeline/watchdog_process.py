@@ -16,9 +16,9 @@ import sys
 import time
 from contextlib import suppress
 
-DUMP_SIGNAL = signal.SIGUSR2  # on which the rank writes the stacks of its threads
+DUMP_SIGNAL = signal.SIGUSR2  # on which the rank writes the stacks of its threads, and ends
 _POLL_S = 0.5
-_DUMP_S = 2.0  # granted to a rank for writing its stacks
+_DUMP_S = 2.0  # granted to a rank for writing its stacks before it is killed
 
 
 def watch(pid: int, input_fd: int) -> None:
@@ -51,8 +51,10 @@ def _end(pid: int, what: str) -> None:
         file=sys.stderr, flush=True,
     )  # fmt: skip
     with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGCONT)  # a stopped process writes no stacks
+        # In this order: a stopped process writes its stacks as soon as it is continued, and ends
+        # before it runs anything else. Said to hang, it must not make another step.
         os.kill(pid, DUMP_SIGNAL)
+        os.kill(pid, signal.SIGCONT)
         time.sleep(_DUMP_S)
         os.kill(pid, signal.SIGKILL)
 

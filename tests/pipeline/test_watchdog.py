@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[2]
 
 # PyDLL keeps the interpreter's lock: no thread of the process can run any Python.
 PROGRAM = """
-import ctypes, time
+import ctypes, os, signal, time
 from pipeline.watchdog import Watchdog
 with Watchdog() as watchdog:
     watchdog.expect("a short step", 1.0)
@@ -34,6 +34,14 @@ def test_a_process_that_hangs_with_the_interpreters_lock_is_ended_and_says_where
     assert "1.5 s passed" in result.stdout, "a sign of life grants all of the time anew"
     assert "rank 0 hangs: step 7 (joint) has not ended within 0.5 s" in result.stderr
     assert 'File "<string>", line 11 in <module>' in result.stderr
+
+
+def test_a_stopped_process_writes_its_stacks_and_never_goes_on() -> None:
+    # Continued, it would make more steps, and checkpoints, after it was said to hang.
+    result = run_program("os.kill(os.getpid(), signal.SIGSTOP)\n    print('went on', flush=True)")
+    assert result.returncode < 0
+    assert 'File "<string>", line 11 in <module>' in result.stderr
+    assert "went on" not in result.stdout
 
 
 def test_what_ends_in_time_is_left_alone_and_so_is_all_that_follows() -> None:
