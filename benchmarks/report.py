@@ -39,13 +39,14 @@ def render_markdown(results: list[Result]) -> str:
 def _section(result: Result) -> str:
     hardware = result.hardware
     gigabytes = hardware.memory_bytes / 1e9
+    device = hardware.accelerator or "no GPU"
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
     lines = [
         f"## {result.name}: {result.parameters.get('source', 'no input')}",
         "",
         f"`{result.command}`",
         "",
-        f"- {result.date}, {hardware.cpu}, {hardware.cores} cores, {gigabytes:.0f} GB",
+        f"- {result.date}, {device}, {hardware.cpu}, {hardware.cores} cores, {gigabytes:.0f} GB",
         f"- {versions}",
         *(f"- {name}: {value}" for name, value in result.parameters.items()),
         "",

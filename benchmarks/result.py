@@ -51,6 +51,7 @@ class Hardware:
     cpu: str
     cores: int  # that the benchmark could use
     memory_bytes: int
+    accelerator: str = ""  # the GPU's name; empty: there is none
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,11 @@ def read_results(folder: Path) -> list[Result]:
 
 
 def this_hardware() -> Hardware:
+    import torch  # not above: processes that measure loading do without it
+
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return Hardware(cpu=processor_name(), cores=available_cores(), memory_bytes=memory)
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    return Hardware(processor_name(), available_cores(), memory, gpu)
 
 
 def installed_versions() -> dict[str, str]:

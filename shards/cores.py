@@ -15,10 +15,19 @@ def available_cores() -> int:
 
 
 def processor_name() -> str:
-    """As the system names it, for a reader of results."""
+    """As the system names it, for a reader of results; with family and model, in which generations
+    differ that a virtual machine calls alike.
+    """
     cpu_info = Path("/proc/cpuinfo")
     if cpu_info.is_file():
-        for line in cpu_info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        first = cpu_info.read_text().split("\n\n")[0]
+        facts = dict(_fact(line) for line in first.splitlines())
+        if name := facts.get("model name"):
+            family, model = facts.get("cpu family"), facts.get("model")
+            return f"{name} (family {family}, model {model})" if family and model else name
     return platform.processor() or platform.machine()
+
+
+def _fact(line: str) -> tuple[str, str]:
+    name, _, value = line.partition(":")
+    return name.strip(), value.strip()
