@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -29,6 +29,11 @@ def print_result(result: Result, console: Console | None = None) -> None:
         table = Table(*_COLUMNS, title=f"{result.name}: {group}")
         for figure in figures:
             table.add_row(*_row(figure))
+        console.print(table)
+    for own in result.tables:
+        table = Table(*own.columns, title=f"{result.name}: {own.title}")
+        for row in own.rows:
+            table.add_row(*row)
         console.print(table)
 
 
@@ -52,15 +57,24 @@ def _section(result: Result) -> str:
         "",
     ]
     for group, figures in _by_group(result):
-        lines += [f"### {group}", "", *_table(figures), ""]
+        rows = [_row(figure) for figure in figures]
+        lines += [f"### {group}", "", *_markdown(_COLUMNS, rows), ""]
+    for table in result.tables:
+        lines += [f"### {table.title}", "", *_markdown(table.columns, table.rows), ""]
+    for picture in result.pictures:
+        lines += [f"![{result.name}](results/{picture})", ""]
     return "\n".join(lines)
 
 
-def _table(figures: list[Figure]) -> Iterator[str]:
-    yield "| " + " | ".join(_COLUMNS) + " |"
-    yield "|---|---|" + "---:|" * (len(_COLUMNS) - 2)
-    for figure in figures:
-        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in _row(figure)) + " |"
+def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The first two columns are words, the others numbers."""
+    yield _line(columns)
+    yield "|---|---|" + "---:|" * (len(columns) - 2)
+    yield from map(_line, rows)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def _row(figure: Figure) -> tuple[str, ...]:

@@ -47,6 +47,15 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Table:
+    """What does not fit a figure's columns; cells as they are printed, numbers with their unit."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+
+
+@dataclass(frozen=True)
 class Hardware:
     cpu: str
     cores: int  # that the benchmark could use
@@ -63,6 +72,8 @@ class Result:
     date: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     hardware: Hardware = field(default_factory=lambda: this_hardware())
     versions: dict[str, str] = field(default_factory=lambda: installed_versions())
+    tables: list[Table] = field(default_factory=list)
+    pictures: list[str] = field(default_factory=list)  # files beside the result
     schema_version: int = SCHEMA_VERSION
 
 
@@ -78,9 +89,12 @@ def read_result(path: Path) -> Result:
         if content["schema_version"] != SCHEMA_VERSION:
             raise ValueError(f"schema version {content['schema_version']}, not {SCHEMA_VERSION}")
         figures = [Figure(**figure) for figure in content["figures"]]
-        return Result(
-            **{**content, "figures": figures, "hardware": Hardware(**content["hardware"])}
-        )
+        read = {
+            "figures": figures,
+            "hardware": Hardware(**content["hardware"]),
+            "tables": [Table(**table) for table in content.get("tables", [])],
+        }
+        return Result(**content | read)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a benchmark result ({error}); run it again") from error
 

@@ -10,27 +10,29 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from multiprocessing import get_context
+from typing import Any, TypeVar
 
 import cv2
 
 from benchmarks.peers.process import PeerCall, PeerProcess
 from benchmarks.result import Figure
 
-Measurement = Callable[[], float]  # called in the candidate's process; must be picklable
+Measured = TypeVar("Measured")
+Measurement = Callable[[], Measured]  # called in the candidate's process; must be picklable
 Pair = tuple[str, str]  # numerator and denominator of a ratio, by name
 
 
 def measure_in_rounds(
-    candidates: Mapping[str, Measurement | PeerCall],
+    candidates: Mapping[str, Measurement[Measured] | PeerCall],
     rounds: int,
     progress: Callable[[str], None] = lambda message: None,
-) -> dict[str, list[float]]:
-    """The value of every candidate in every round.
+) -> dict[str, list[Measured]]:
+    """What every candidate measured in every round, such as images per second.
 
     A round before the first warms up the processes and the page cache, and is not counted. The
     order turns round every time, so that none always follows the same neighbour.
     """
-    measured: dict[str, list[float]] = {name: [] for name in candidates}
+    measured: dict[str, list[Measured]] = {name: [] for name in candidates}
     with ExitStack() as stack:
         processes = {
             name: stack.enter_context(_own_process(candidate))
@@ -57,7 +59,7 @@ def figures_of(
 
 
 @contextmanager
-def _own_process(candidate: Measurement | PeerCall) -> Iterator[Callable[[], float]]:
+def _own_process(candidate: Measurement[Any] | PeerCall) -> Iterator[Callable[[], Any]]:
     """Started afresh: it inherits no memory and no threads of this process."""
     if isinstance(candidate, PeerCall):
         with PeerProcess(candidate.interpreter) as process:

@@ -37,18 +37,23 @@ def main(arguments: list[str]) -> int:
 
     from pipeline.completion import complete
     from pipeline.export import load_completion_network
+    from pipeline.networks.folding import folded
 
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    network = load_completion_network(options.checkpoint, options.weights, device)
+    network = folded(
+        load_completion_network(options.checkpoint, options.weights, device), options.precision
+    )
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16")
     refused = 0
     for job in jobs:
         try:
             photograph = read_photograph(job.image)
             mask = _mask(job, options.hole, photograph)
-            completed = complete(
-                network, photograph.rgb(), mask, device=device,
-                longest_side=options.longest_side, blend=options.blend,
-            )  # fmt: skip
+            with autocast:
+                completed = complete(
+                    network, photograph.rgb(), mask, device=device,
+                    longest_side=options.longest_side, blend=options.blend,
+                )  # fmt: skip
         except (ValueError, OSError) as error:
             if len(jobs) == 1:
                 raise
@@ -95,6 +100,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--longest-side", type=int, default=0, metavar="PIXELS",
         help="show the network a reduced image: for holes of more than about 150 pixels",
+    )  # fmt: skip
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16"), default="fp32",
+        help="bf16 takes half the time where the processor multiplies it, for a difference in the "
+        "hole of less than one level of 255",
     )  # fmt: skip
     parser.add_argument("--device", help="such as cpu or cuda:1 (default: a GPU if there is one)")
     return parser

@@ -65,10 +65,10 @@ class ConvolutionBlock(nn.Module):
         return self.activate(self.conv(features))
 
     def activate(self, features: Tensor) -> Tensor:
-        """Batch norm and ReLU, in the block's order."""
+        """Batch norm and ReLU, in the block's order; it may overwrite what it is given."""
         if self.activates_first:
-            return self.norm(torch.relu(features))
-        return torch.relu(self.norm(features))
+            return self.norm(torch.relu_(features))
+        return torch.relu_(self.norm(features))
 
 
 class OutputLayer(nn.Module):

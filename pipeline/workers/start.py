@@ -12,6 +12,7 @@ import torch.distributed as dist
 from pipeline.config import Config
 from pipeline.deepspeed_settings import deepspeed_settings
 from pipeline.workers.ddp import Worker
+from pipeline.workers.host_memory import keep_freed_memory
 from pipeline.workers.ranks import cores_per_rank
 from pipeline.workers.switches import require_usable, set_float32_precision
 
@@ -37,6 +38,7 @@ def start_worker(config: Config, engine: str = "") -> Worker:
         set_determinism(config.train.deterministic)
     else:
         device = torch.device("cpu")
+        keep_freed_memory()
         torch.set_num_threads(config.train.threads or cores_per_rank(local_world_size))
     require_usable(config, device, world_size)
     set_float32_precision(config.train.tf32)

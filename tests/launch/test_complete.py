@@ -45,7 +45,9 @@ def pixels(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path))
 
 
-@pytest.mark.parametrize("options", [[], ["--blend"], ["--longest-side", "48"]])
+@pytest.mark.parametrize(
+    "options", [[], ["--blend"], ["--longest-side", "48"], ["--precision", "bf16"]]
+)
 def test_known_pixels_of_the_result_are_those_of_the_photograph(
     checkpoint: str, photograph: Path, tmp_path: Path, options: list[str]
 ) -> None:

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import generator
+from benchmarks.generator_setups import CPU_SETUPS, CUDA_SETUPS, PLAIN, TUNED, Case
+from benchmarks.layer_times import layer_table, time_layers
+from benchmarks.peak import Peak, measured_peak
+from benchmarks.report import render_markdown
+from benchmarks.result import read_result
+
+SMALL = ["--width=8", "--rounds=1", "--seconds=0.01", "--threads=1", "--device=cpu"]
+PLAIN_NAME, *_, FOLDED_NAME = CPU_SETUPS
+
+
+@pytest.fixture(scope="module")
+def peak() -> Peak:
+    return measured_peak(torch.device("cpu"), "fp32", seconds=0.01)
+
+
+@pytest.mark.slow
+def test_setups_are_compared_in_one_run_with_their_shares_and_a_picture(tmp_path: Path) -> None:
+    output = tmp_path / "generator.json"
+    setups = [f"--setup={name}" for name in (PLAIN_NAME, FOLDED_NAME)]
+    assert generator.main([*SMALL, "--case=16x1", *setups, f"--output={output}"]) == 0
+    result = read_result(output)
+    figures = {(figure.group, figure.name): figure for figure in result.figures}
+    forward, both = "forward, 16 pixels, batch 1", "forward and backward, 16 pixels, batch 1"
+    ratio = figures[forward, f"{FOLDED_NAME} / {PLAIN_NAME}"]
+    rates = [figures[forward, name].median for name in (FOLDED_NAME, PLAIN_NAME)]
+    assert ratio.median == pytest.approx(rates[0] / rates[1])
+    assert (both, PLAIN_NAME) in figures
+    assert (both, FOLDED_NAME) not in figures, "it cannot train"
+    assert [table.title for table in result.tables][-2:] == ["layers, forward", "layers, backward"]
+    assert (tmp_path / "generator-roofline.png").read_bytes().startswith(b"\x89PNG")
+    assert "![generator](results/generator-roofline.png)" in render_markdown([result])
+
+
+def test_every_layer_is_timed_and_held_against_what_bounds_it(peak: Peak) -> None:
+    times = time_layers(Case(16, 2, 8, 1, "cpu"), "fp32")
+    assert [len(layers) for layers in times.values()] == [17, 17]
+    first, second = times["backward"][:2]
+    assert first.flops == times["forward"][0].flops, "nothing needs the image's gradient"
+    assert second.flops == 2 * times["forward"][1].flops
+    table = layer_table("forward", times["forward"], peak)
+    assert [row[0] for row in table.rows] == [
+        *(f"encoder.{row}" for row in range(1, 7)), *(f"middle.{row}" for row in range(7, 13)),
+        *(f"decoder.{row}" for row in range(13, 18)), "all",
+    ]  # fmt: skip
+    assert sum(float(row[3]) for row in table.rows[:-1]) <= float(table.rows[-1][3]) * 1.01
+
+
+def test_the_peaks_of_this_processor_are_positive(peak: Peak) -> None:
+    assert min(peak.matrix_tflops, peak.convolution_tflops, peak.memory_gb_per_s) > 0
+
+
+@pytest.mark.parametrize("setups", [CPU_SETUPS, CUDA_SETUPS])
+def test_the_first_setup_is_the_plain_one_that_ratios_are_of(setups: dict) -> None:
+    assert next(iter(setups.values())) == PLAIN
+    assert len(set(setups.values())) == len(setups), "no two are the same"
+
+
+def test_training_runs_by_default_as_the_tuned_setup_does() -> None:
+    from pipeline.config import TrainConfig
+
+    train = TrainConfig()
+    assert (TUNED.precision, TUNED.channels_last) == (train.precision, train.channels_last)
+    assert TUNED.execution == ("compile" if train.compile else "eager")
+    assert TUNED.dilation == train.dilation
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ("--case=16", "is not SIZExBATCH, such as 256x96"),
+        ("--case=18x1", "SIZE a multiple of 4"),
+        ("--setup=fastest", "'fastest' is none of: plain"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(
+    option: str, told: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert generator.main([*SMALL, option, f"--output={tmp_path / 'x.json'}"]) == 1
+    assert told in capsys.readouterr().err
