@@ -30,6 +30,7 @@ _TRAJECTORY = {
         "channels_last",
         "compile",
         "cuda_graphs",
+        "convolution",
         "ema_decay",
         "freeze",
     ),

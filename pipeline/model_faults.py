@@ -91,6 +91,16 @@ def _combination_faults(config: Config) -> list[str]:
         "train.dilation", train.dilation,
         "native, since completion.kind unet has no dilated layers",
     )  # fmt: skip
+    in_the_way = {
+        "completion.kind unet": config.completion.kind == "unet",
+        "train.compile": train.compile,
+        f"train.dilation {train.dilation}": train.dilation != "native",
+    }
+    for name, is_there in in_the_way.items():
+        require(
+            train.convolution == "direct" or not is_there, "train.convolution", train.convolution,
+            f"direct with {name}: it is for the layers of GLCIC as they are",
+        )  # fmt: skip
     require(
         loss.masked_mean == "image" or loss.reconstruction == "masked",
         "loss.masked_mean", loss.masked_mean,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config import CompletionConfig
+from pipeline.networks import winograd
 from pipeline.networks.dilation import NATIVE, SPACE_TO_BATCH, by_space_to_batch
 from pipeline.networks.erasing import Completed, ErasingNetwork
 
@@ -60,15 +61,18 @@ class ConvolutionBlock(nn.Module):
             )
         self.norm = nn.BatchNorm2d(out_channels)
         self.activates_first = block_order == "conv_act_bn"
+        self.by_winograd = False  # set where `winograd.suits` the layer alone
 
     def forward(self, features: Tensor) -> Tensor:
+        if self.by_winograd and winograd.fits(cast(nn.Conv2d, self.conv), features):
+            return self.activate(winograd.convolve(features, cast(nn.Conv2d, self.conv)))
         return self.activate(self.conv(features))
 
     def activate(self, features: Tensor) -> Tensor:
-        """Batch norm and ReLU, in the block's order; it may overwrite what it is given."""
+        """Batch norm and ReLU, in the block's order."""
         if self.activates_first:
-            return self.norm(torch.relu_(features))
-        return torch.relu_(self.norm(features))
+            return self.norm(torch.relu(features))
+        return torch.relu(self.norm(features))
 
 
 class OutputLayer(nn.Module):
@@ -124,6 +128,14 @@ class CompletionNetwork(ErasingNetwork):
         for layer in layers:
             features = layer(features)
         return features
+
+    def set_convolution(self, convolution: str) -> None:
+        """DIRECT, or WINOGRAD where that wins: how plain 3x3 convolutions are computed."""
+        for module in self.modules():
+            if isinstance(module, ConvolutionBlock):
+                module.by_winograd = convolution == winograd.WINOGRAD and winograd.suits(
+                    module.conv
+                )
 
     def dilated_layers(self) -> list[ConvolutionBlock]:
         """Rows 7 to 10, the first of the middle ones."""

@@ -10,18 +10,20 @@ from torch import nn
 
 from pipeline.networks.completion import CompletionNetwork
 from pipeline.networks.dilation import NATIVE
+from pipeline.networks.winograd import DIRECT
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
 def plain_copy(network: Network) -> Network:
     """A deep copy that is not compiled, whose batch norm looks at its own batch alone and whose
-    dilated layers are computed as such. Names of parameters and buffers are the same.
+    layers are computed as they are. Names of parameters and buffers are the same.
     """
     copied = copy.deepcopy(network)  # leaves out what `nn.Module.compile` has made
     for module in list(copied.modules()):
         if isinstance(module, CompletionNetwork):
             module.dilation = NATIVE
+            module.set_convolution(DIRECT)
         for name, child in module.named_children():
             if isinstance(child, nn.SyncBatchNorm):
                 setattr(module, name, _without_exchange(child))

@@ -28,8 +28,11 @@ def compiled(function: Callable[P, T]) -> Callable[P, T]:
     return torch.compile(function, backend=BACKEND, fullgraph=True, dynamic=False)
 
 
-def require_compiler(device: torch.device) -> None:
-    """Raises RuntimeError where torch.compile would fail, rather than at the first step."""
+def require_compiler(device: torch.device, field: str, without: str) -> None:
+    """Raises RuntimeError where torch.compile would fail, rather than at the first step.
+
+    `field` of the configuration needs it; set to `without`, it does not.
+    """
     if BACKEND != "inductor":
         return
     if device.type == "cuda":
@@ -38,8 +41,8 @@ def require_compiler(device: torch.device) -> None:
 
         if not has_triton():
             raise RuntimeError(
-                "train.compile needs triton on a GPU, which this installation of torch cannot use; "
-                "install triton or set --train.compile false"
+                f"{field} needs triton on a GPU, which this installation of torch cannot use; "
+                f"install triton or set --{field.split()[0]} {without}"
             )
         return
     from torch._inductor.cpp_builder import get_cpp_compiler
@@ -48,6 +51,6 @@ def require_compiler(device: torch.device) -> None:
         get_cpp_compiler()
     except Exception as error:
         raise RuntimeError(
-            "train.compile needs a C++ compiler on the CPU and found none "
-            f"({type(error).__name__}); install g++, name one in CXX, or set --train.compile false"
+            f"{field} needs a C++ compiler on the CPU and found none ({type(error).__name__}); "
+            f"install g++, name one in CXX, or set --{field.split()[0]} {without}"
         ) from error

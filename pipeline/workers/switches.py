@@ -6,6 +6,8 @@ import torch
 from torch import nn
 
 from pipeline.config import Config
+from pipeline.networks.completion import CompletionNetwork
+from pipeline.networks.winograd import WINOGRAD
 from pipeline.workers.compilation import compile_, require_compiler
 
 
@@ -30,10 +32,17 @@ def require_usable(config: Config, device: torch.device, world_size: int) -> Non
             "in each backward which buckets are ready, which a graph cannot record; set "
             "--train.cuda_graphs false, or train on one worker"
         )
+    if config.train.convolution == WINOGRAD and device.type != "cpu":
+        faults.append(
+            f"train.convolution is {WINOGRAD!r}: it wins on CPUs, where arithmetic is the limit; "
+            f"on the {device.type.upper()} set --train.convolution direct"
+        )
     if faults:
         raise ValueError("the run cannot start:\n  " + "\n  ".join(faults))
     if config.train.compile:
-        require_compiler(device)
+        require_compiler(device, "train.compile", "false")
+    if config.train.convolution == WINOGRAD:
+        require_compiler(device, "train.convolution winograd", "direct")
 
 
 def set_float32_precision(tf32: bool) -> None:
@@ -48,6 +57,8 @@ def with_switches(network: nn.Module, config: Config) -> nn.Module:
     """The network, changed in place, as it trains; names of parameters and buffers stay."""
     if config.parallel.sync_batch_norm:
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    if isinstance(network, CompletionNetwork):
+        network.set_convolution(config.train.convolution)
     if config.train.compile:
         compile_(network)
     return network

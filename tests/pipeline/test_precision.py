@@ -21,8 +21,10 @@ from torch._dynamo.utils import counters
 
 from pipeline.config import Config, OptimizerConfig
 from pipeline.graphed_step import GraphedStep
+from pipeline.networks import winograd
 from pipeline.networks.dilation import SPACE_TO_BATCH
 from pipeline.networks.registry import build_completion, build_discriminator
+from pipeline.networks.winograd import WINOGRAD
 from pipeline.schedule import Phase
 from pipeline.step import Figures, TrainingBatch, TrainingStep
 from pipeline.workers import Worker, compilation
@@ -51,12 +53,15 @@ class Cell:
     channels_last: bool = False
     backend: str = ""  # of torch.compile
     dilation: str = "native"
+    convolution: str = "direct"
     loss: float = 1e-5  # tolerance of losses, relative
     weights: float = 2e-4  # tolerance of the change of all weights, relative
 
     def __str__(self) -> str:
         layout = "channels_last" if self.channels_last else "rows"
-        return "-".join(filter(None, (self.precision, layout, self.backend, self.dilation)))
+        return "-".join(filter(None, 
+            (self.precision, layout, self.backend, self.dilation, self.convolution)
+        ))  # fmt: skip
 
 
 # fp32 differs in the order of sums; fp16 has 11 bits of mantissa, bf16 8.
@@ -68,6 +73,9 @@ EAGER = [
     *(Cell(channels_last=last, **FP16) for last in (False, True)),
     *(Cell(channels_last=last, **BF16) for last in (False, True)),
     Cell(channels_last=True, dilation=SPACE_TO_BATCH, **BF16),
+]
+WINOGRADS = [
+    Cell(channels_last=True, convolution=WINOGRAD, **precision) for precision in (FP32, BF16)
 ]
 TRACED = Cell(backend="aot_eager", dilation=SPACE_TO_BATCH, **FP32)
 TRACED_IN_HALF = [Cell(backend="aot_eager", channels_last=True, **half) for half in (FP16, BF16)]
@@ -110,7 +118,8 @@ def config_of(cell: Cell, **train: object) -> Config:
     config = small_config(alpha=0.05)
     train = {
         "precision": cell.precision, "channels_last": cell.channels_last,
-        "compile": bool(cell.backend), "dilation": cell.dilation, **train,
+        "compile": bool(cell.backend), "dilation": cell.dilation,
+        "convolution": cell.convolution, **train,
     }  # fmt: skip
     return dataclasses.replace(
         config,
@@ -192,6 +201,17 @@ def test_training_follows_that_of_eager_fp32_in_rows(cell: Cell) -> None:
     assert_close(cell, on_cpu(cell), reference())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", WINOGRADS, ids=str)
+def test_winograds_convolutions_train_as_direct_ones_in_eager_fp32_in_rows_do(
+    cell: Cell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(winograd, "_CHANNELS_MIN", 8)
+    network = step_of(config_of(cell), Worker()).completion.network
+    assert sum(getattr(module, "by_winograd", False) for module in network.modules()) == 8
+    assert_close(cell, on_cpu(cell), reference())
+
+
 def test_traced_training_follows_that_of_eager_fp32_in_rows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -216,7 +236,7 @@ def test_traced_half_precision_follows_eager_fp32_in_rows(
 @pytest.mark.slow
 @pytest.mark.parametrize("cell", SLOW, ids=str)
 def test_compiled_training_follows_that_of_eager_fp32_in_rows(cell: Cell) -> None:
-    require_compiler(torch.device("cpu"))
+    require_compiler(torch.device("cpu"), "train.compile", "false")
     torch.compiler.reset()
     assert_close(cell, on_cpu(cell, Phase.COMPLETION), reference())
 

@@ -80,9 +80,12 @@ def test_what_does_not_go_together_is_refused_with_the_reasons_all_at_once() -> 
 def test_a_missing_compiler_is_told_before_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.setenv("CXX", "")
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "a-compiler-that-is-not-here"))
-    with pytest.raises(RuntimeError, match=r"needs a C\+\+ compiler .*set --train\.compile false"):
-        require_compiler(CPU)
+    without = torch._inductor.config.patch({"cpp.cxx": (None, "a-compiler-that-is-not-here")})
+    with (
+        without,
+        pytest.raises(RuntimeError, match=r"needs a C\+\+ compiler .*set --train\.compile false"),
+    ):
+        require_compiler(CPU, "train.compile", "false")
 
 
 # TF32
