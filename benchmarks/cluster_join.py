@@ -159,6 +159,7 @@ def _parameters(
         if all(one.result.parameters.get(name) == value for one in measured)
     }
     shared.pop("note", None)
+    shared["configuration"] = " ".join(shared["configuration"])
     own = {
         "workers": [one.topology.workers for one in measured],
         "load average at the start of each": [
@@ -166,7 +167,7 @@ def _parameters(
         ],
         "what is projected": projection.preset,
         "computing of the projected GPUs": projection.computing.description,
-        "other assumptions of the projection": list(ASSUMPTIONS),
+        "other assumptions of the projection": "; ".join(ASSUMPTIONS),
     }
     return {**({"note": options.note} if options.note else {}), **shared, **own}
 

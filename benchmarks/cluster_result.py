@@ -120,13 +120,16 @@ def read_measured(path: Path) -> Measured:
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file")
     result = read_result(path)
-    if result.name != NAME or _CONFIGURATION not in result.parameters:
+    fields = result.parameters.get(_CONFIGURATION)
+    if result.name != NAME or not isinstance(fields, list):  # of a joined result it is a text
         raise ValueError(
-            f"{path} is a result of benchmarks.{result.name}, not of one launch of "
+            f"{path} is a result of benchmarks.{result.name}, but not of one launch of "
             "benchmarks.cluster; join what `benchmarks.cluster --output FILE` has written"
         )
-    options = [f"--{field}" for field in result.parameters[_CONFIGURATION]]
-    _, config = parse_with_config(ArgumentParser(), options)
+    try:
+        _, config = parse_with_config(ArgumentParser(), [f"--{field}" for field in fields])
+    except ValueError as error:
+        raise ValueError(f"{path} is of another release, measure again: {error}") from error
     topology = Topology(result.parameters[_WORKERS], result.parameters[_PER_NODE])
     steps, messages = [], []
     for figure in result.figures:

@@ -44,7 +44,7 @@ FABRICS = {
 ASSUMPTIONS = (
     f"{GPUS_OF_A_NODE} GPUs a node, over NVLink of 450 GB/s each way (data sheet of the H100 SXM: "
     "900 GB/s both ways)",
-    f"all-reduces get {_SHARE_OF_RATE:.0%} of the rate of every link (assumed)",
+    f"all-reduces get {100 * _SHARE_OF_RATE:.0f} % of the rate of every link (assumed)",
     f"a message takes {_NVLINK.latency_s * 1e6:.1f} microseconds over NVLink, "
     f"{_NETWORK_LATENCY_S * 1e6:.0f} over InfiniBand and an all-reduce "
     f"{_CALL_S * 1e6:.1f} besides (NCCL, src/graph/tuning.cc: hwLat, baseLat), "

@@ -97,6 +97,8 @@ def test_several_world_sizes_become_one_result_with_a_page_and_plots(tmp_path, c
     page = (tmp_path / "joined" / "cluster.md").read_text()
     assert "assumed, not measured" in page
     assert "### weak scaling" in render_markdown([result])
+    status, error = join(capsys, tmp_path / "again.json", output)
+    assert (status, "not of one launch" in error) == (1, True)
 
 
 def test_a_machine_that_follows_the_model_leaves_it_no_error_where_it_was_not_fitted(tmp_path):
