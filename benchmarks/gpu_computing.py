@@ -53,9 +53,9 @@ def assumed_computing(config: Config, work: Mapping[Phase, StepWork]) -> GpuComp
         by_phase[phase] = Computing(update_s, per_image_s, operators[phase] * ASSUMED_OPERATOR_S)
     counted = ", ".join(f"{number} in {phase.value}" for phase, number in operators.items())
     description = (
-        f"assumed, not measured: the networks' own multiplications at "
-        f"{100 * ASSUMED_SHARE:.0f} % of {PEAK_FLOP_PER_S / 1e12:.0f} TFLOP/s (data sheet of the H100 SXM, dense bfloat16); "
-        f"Adam's update at four fifths of the sheet's 3.35 TB/s; never less than "
+        f"assumed, not measured: the networks' own multiplications at {100 * ASSUMED_SHARE:.0f} % "
+        f"of {PEAK_FLOP_PER_S / 1e12:.0f} TFLOP/s (data sheet of the H100 SXM, dense bfloat16); "
+        "Adam's update at four fifths of the sheet's 3.35 TB/s; never less than "
         f"{ASSUMED_OPERATOR_S * 1e6:.0f} microseconds for each operator ({counted}, counted)"
     )
     return GpuComputing(by_phase, False, description)

@@ -104,6 +104,8 @@ def _measured_section(result: Result, measured: Sequence[Measured], folder: str)
         f"{first.result.parameters['backend']}; load at the start of each launch: {loads}. "
         f"Configuration: `{' '.join(first.result.parameters['configuration'])}`.\n"
     )
+    if note := result.parameters.get("note"):
+        yield f"Note: {note}.\n"
     if first.device == "CPU":
         yield (
             "Workers on one machine share its memory, caches and clock, and gloo's sums run on the "

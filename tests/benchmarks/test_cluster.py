@@ -1,6 +1,5 @@
 import dataclasses
 import json
-import sys
 
 import pytest
 
@@ -8,6 +7,7 @@ from benchmarks import cluster
 from benchmarks.cluster import images_of_workers
 from benchmarks.cluster_result import changed_fields, read_measured, result_of_launch
 from benchmarks.fabric import Fabric, Link, Topology
+from benchmarks.gpu_computing import measured_computing
 from benchmarks.gradient_messages import work_of_phases
 from benchmarks.model_check import check_model, error_figures
 from benchmarks.report import render_markdown
@@ -204,6 +204,17 @@ def test_the_configuration_in_a_result_gives_the_same_steps_again_and_no_path():
     assert again.train.freeze == ("completion.*",)
 
 
+def test_a_launch_on_one_gpu_says_how_long_a_gpu_computes(tmp_path):
+    path = write_launch(tmp_path, 1)
+    result = read_result(path)
+    parameters = {**result.parameters, "device": "NVIDIA H100"}
+    write_result(path, dataclasses.replace(result, parameters=parameters))
+    computing = measured_computing(path)
+    assert "measured on one NVIDIA H100, 2, 4, 8 images" in computing.description
+    for phase in Phase:
+        assert computing.by_phase[phase].seconds(96) == pytest.approx(0.002 + 0.096)
+
+
 @pytest.mark.dist
 def test_two_workers_of_a_real_launch_measure_steps_and_messages(tmp_path):
     output, log = tmp_path / "workers-2.json", tmp_path / "log"
@@ -221,13 +232,13 @@ def test_two_workers_of_a_real_launch_measure_steps_and_messages(tmp_path):
 
 @pytest.mark.dist
 def test_the_laptop_command_measures_joins_and_draws(tmp_path):
-    output, log = tmp_path / "cluster.json", tmp_path / "log"
-    command = [
-        sys.executable, "-m", "benchmarks.cluster", "--workers", "1", "2", *SMALL,
+    output = tmp_path / "cluster.json"
+    arguments = [
+        "--workers", "1", "2", *SMALL,
         "--train.batch-size=4", "--images", "2", "3", "4", "--steps=1", "--rounds=1",
         "--largest-message=65536", "--project=quickstart", f"--output={output}",
     ]  # fmt: skip
-    assert run(command, log) == 0, log.read_text()
+    assert cluster.main(arguments) == 0
     result = read_result(output)
     assert result.parameters["workers"] == [1, 2]
     assert str(tmp_path) not in output.read_text() + output.with_suffix(".md").read_text()
