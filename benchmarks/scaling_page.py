@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -162,7 +163,7 @@ def _model_section(measured: Sequence[Measured], check: Check, folder: str) -> I
             ("inside a node", model.fabric.inside),
             ("between", model.fabric.between),
         ):
-            if link is not None:
+            if link is not None and math.isfinite(link.bytes_per_s):
                 yield (
                     f"| link, {name} | {1e6 * link.latency_s:.0f} microseconds a message, "
                     f"{link.bytes_per_s / 1e6:,.0f} MB/s |"
