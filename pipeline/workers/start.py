@@ -9,6 +9,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+# Before there is a group: arguments in it default to the group of the moment it is imported, which
+# DistributedDataParallel does late. That group is never freed, and a thread of gloo's that still
+# runs while Python ends aborts the process.
+import torch.distributed.nn
+
 from pipeline.config import Config
 from pipeline.deepspeed_settings import deepspeed_settings
 from pipeline.workers.ddp import Worker

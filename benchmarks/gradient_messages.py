@@ -1,0 +1,148 @@
+"""Which gradients a step exchanges, in what messages, and how much backward is left to hide them.
+
+Read off the networks themselves, which are built without memory: what the parameters weigh, the
+buckets that torch's DistributedDataParallel makes of them, and the multiplications of every layer.
+Times within a step are shares of it by these multiplications, a backward counting twice a forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.config import Config
+from pipeline.networks.registry import build_completion, build_discriminator
+from pipeline.schedule import Phase
+from pipeline.workers.statistics import running_statistics
+
+FIRST_BUCKET_BYTES = 1 << 20  # DistributedDataParallel's limits, where it is not told others
+BUCKET_BYTES = 25 << 20
+_WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+_ELEMENT_BYTES = 4  # parameters and gradients are float32 in every precision
+
+
+@dataclass(frozen=True)
+class Bucket:
+    num_bytes: int
+    ready: float  # share of its network's backward after which all of its gradients are there
+
+
+@dataclass(frozen=True)
+class NetworkGradients:
+    macs: float  # multiply-accumulates of one forward of one image
+    buckets: tuple[Bucket, ...]  # in the order in which they are sent
+    statistics_bytes: int  # of batch norm, averaged after the update, when nothing hides it
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(bucket.num_bytes for bucket in self.buckets)
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """What one update of a network exchanges in a step."""
+
+    network: NetworkGradients
+    window: float  # share of the step's computing in which its backward runs
+
+
+@dataclass(frozen=True)
+class StepWork:
+    """One step of a phase."""
+
+    macs: float  # of one image, forwards and backwards
+    exchanges: tuple[Exchange, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(exchange.network.num_bytes for exchange in self.exchanges)
+
+
+def work_of_phases(config: Config) -> dict[Phase, StepWork]:
+    """As `pipeline.step` computes them, without micro-batches."""
+    completion, discriminator = _networks(config)
+    c, d = completion.macs, discriminator.macs
+    first = 3 * c
+    # The completion network forward; the discriminators forward and backward, real and fake.
+    second = c + 6 * d
+    # Besides both: the discriminators once more, forward and back to their input.
+    third = 3 * c + 8 * d
+    return {
+        Phase.COMPLETION: StepWork(first, (Exchange(completion, 2 * c / first),)),
+        Phase.DISCRIMINATOR: StepWork(second, (Exchange(discriminator, 4 * d / second),)),
+        Phase.JOINT: StepWork(
+            third,
+            (Exchange(discriminator, 4 * d / third), Exchange(completion, 2 * c / third)),
+        ),
+    }
+
+
+def _networks(config: Config) -> tuple[NetworkGradients, NetworkGradients]:
+    size, patch = config.crop_size, config.discriminator.local_size
+    with torch.device("meta"):
+        completion, discriminator = build_completion(config), build_discriminator(config)
+        images = torch.empty(2, 3, size, size)  # two: batch norm refuses one value a channel
+        return (
+            network_gradients(completion, (images, torch.empty(2, 1, size, size))),
+            network_gradients(discriminator, (images, torch.empty(2, 3, patch, patch))),
+        )
+
+
+def network_gradients(network: nn.Module, inputs: Sequence[Tensor]) -> NetworkGradients:
+    macs = _macs_by_weight(network, inputs)
+    parameters = [one for one in network.parameters() if one.requires_grad]
+    total = sum(macs.values())
+    sizes = [one.numel() * _ELEMENT_BYTES for one in parameters]
+    buckets = []
+    for members in bucket_members(sizes):
+        done = sum(macs.get(id(one), 0.0) for one in parameters[members[0] :])
+        num_bytes = sum(sizes[index] for index in members)
+        buckets.append(Bucket(num_bytes, done / total if total else 1.0))
+    statistics = sum(one.numel() * _ELEMENT_BYTES for one in running_statistics(network))
+    return NetworkGradients(total, tuple(buckets), statistics)
+
+
+def bucket_members(sizes: Sequence[int]) -> list[list[int]]:
+    """Parameters, by number, of each bucket, in the order in which the reducer sends them.
+
+    It fills buckets from the first parameter on, the first one to a lower limit, and sends them
+    from the last one on, as a backward makes the gradients.
+    """
+    buckets: list[list[int]] = []
+    current: list[int] = []
+    for index, _ in enumerate(sizes):
+        current.append(index)
+        limit = BUCKET_BYTES if buckets else FIRST_BUCKET_BYTES
+        if sum(sizes[member] for member in current) >= limit:
+            buckets.append(current)
+            current = []
+    if current:
+        buckets.append(current)
+    return buckets[::-1]
+
+
+def _macs_by_weight(network: nn.Module, inputs: Sequence[Tensor]) -> dict[int, float]:
+    """Multiply-accumulates of one image's forward in each layer, by the id of its weight."""
+    macs: dict[int, float] = {}
+
+    def count(layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+        # A transposed convolution multiplies its whole kernel at every place of its input.
+        places = given[0] if isinstance(layer, nn.ConvTranspose2d) else output
+        area = places[0, 0].numel() if places.dim() == 4 else 1
+        weight = layer.weight
+        assert isinstance(weight, Tensor)
+        macs[id(weight)] = macs.get(id(weight), 0.0) + weight.numel() * area
+
+    hooks = [
+        layer.register_forward_hook(count)
+        for layer in network.modules()
+        if isinstance(layer, _WEIGHTED)
+    ]
+    with torch.no_grad():
+        network(*inputs)
+    for hook in hooks:
+        hook.remove()
+    return macs
