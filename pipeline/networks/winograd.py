@@ -73,18 +73,21 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, pixels: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(pixels, weight)
-        kernels = _compiled(_kernels)(weight, pixels.dtype)
-        return _filtered(pixels, kernels, bias)
+        # As the backward is run, so that what was compiled for one serves the other.
+        with torch.autocast(pixels.device.type, enabled=False):
+            kernels = _compiled(_kernels)(weight.detach(), pixels.dtype)
+            return _filtered(pixels, kernels, bias.detach())
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        pixels, weight = ctx.saved_tensors
+        pixels, weight = (tensor.detach() for tensor in ctx.saved_tensors)
         slope = slope.contiguous()
         input_slope = weight_slope = bias_slope = None
         if ctx.needs_input_grad[0]:
             kernels = _compiled(_turned_kernels)(weight, slope.dtype)
-            input_slope = _filtered(slope, kernels, slope.new_zeros(weight.shape[1]))
+            none = weight.new_zeros(weight.shape[1])
+            input_slope = _filtered(slope, kernels, none)
         if ctx.needs_input_grad[1]:
             tiles = _compiled(_tiles)(_padded(pixels)).flatten(1, 3)
             slopes = _compiled(_slopes)(slope).flatten(1, 3)
