@@ -87,7 +87,7 @@ class MeasuredSteps:
             self._seconds(phase, itertools.repeat(self._synthetic), steps)
         if self.can_leave_out_exchange:
             for phase in Phase:
-                self.step_s_without_exchange(phase, 1)
+                self._seconds_without_exchange(phase, 1)
 
     def block(self, phase: Phase, kind: str, steps: int) -> Block:
         self._set_switches()
@@ -108,14 +108,23 @@ class MeasuredSteps:
         peak_bytes = torch.cuda.max_memory_allocated(self._worker.device) if on_gpu else _own_peak()
         return Block(seconds / steps, self._mean(waiting_s) / steps, self._most(peak_bytes))
 
-    def step_s_without_exchange(self, phase: Phase, steps: int) -> float:
-        """Gradients stay with their rank: only where `can_leave_out_exchange`."""
+    def exchange_share(self, phase: Phase, steps: int) -> float:
+        """Of a step: what steps take longer than those before and after them in which gradients
+        stay with their rank. Only where `can_leave_out_exchange`.
+        """
         self._set_switches()
+        batches = itertools.repeat(self._synthetic)
+        first_s = self._seconds_without_exchange(phase, steps)
+        with_s = self._seconds(phase, batches, steps)
+        last_s = self._seconds_without_exchange(phase, steps)
+        return 1 - (first_s + last_s) / 2 / with_s
+
+    def _seconds_without_exchange(self, phase: Phase, steps: int) -> float:
         with ExitStack() as stack:
             for player in self._players:
                 assert isinstance(player, DataParallelPlayer)
                 stack.enter_context(player.without_exchange())
-            return self._seconds(phase, itertools.repeat(self._synthetic), steps) / steps
+            return self._seconds(phase, itertools.repeat(self._synthetic), steps)
 
     def parts(self, phase: Phase, steps: int) -> Parts:
         """Of steps with marks in them, on synthetic batches; without CUDA graphs in any case."""

@@ -78,11 +78,8 @@ def _parts_of(runs: Runs, kinds: Sequence[str], phase: Phase) -> list[Figure]:
         shares["what real images cost, of a step on them"] = [
             1 - one / block.step_s for one, block in zip(synthetic_s, real, strict=True)
         ]
-    if phase in runs.without_exchange_s:
-        shares["exchange of gradients that nothing hides, of a step"] = [
-            1 - without / one
-            for without, one in zip(runs.without_exchange_s[phase], synthetic_s, strict=True)
-        ]
+    if phase in runs.exchange_shares:
+        shares["exchange of gradients that nothing hides, of a step"] = runs.exchange_shares[phase]
     parts = runs.parts.get(phase, [])
     if parts:
         shares |= {name: [one.shares[name] for one in parts] for name in PARTS}

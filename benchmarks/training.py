@@ -160,7 +160,7 @@ def _run(
             parameters = _parameters(configs[AS_CONFIGURED], ranks, data, plan, load)
             if options.note:
                 parameters["note"] = options.note
-            if ranks.world_size > 1 and not runs.without_exchange_s:
+            if ranks.world_size > 1 and not runs.exchange_shares:
                 parameters["exchange of gradients"] = (
                     "not measured: its steps are held against those on synthetic images, and the "
                     "engine must be able to leave it out, as ddp and accelerate are"
