@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from multiprocessing import get_context
 from typing import Any
 
@@ -62,7 +64,8 @@ class StepsInOwnProcess:
 
     def __init__(self, config: Config, kinds: tuple[str, ...]) -> None:
         self._pool = ProcessPoolExecutor(1, get_context("spawn"))
-        self._call(_open, config, kinds)
+        # Not waited for: those of several variants start beside one another.
+        self._opening = self._pool.submit(_open, config, kinds)
 
     def warm_up(self, steps: int) -> None:
         self._call(_of_own, "warm_up", steps)
@@ -79,11 +82,18 @@ class StepsInOwnProcess:
     can_leave_out_exchange = False  # a worker alone has none
 
     def close(self) -> None:
-        with self._pool:
-            self._call(_close)
+        with self._pool, suppress(BrokenProcessPool):
+            self._pool.submit(_close).result()
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        return self._pool.submit(function, *arguments).result()
+        try:
+            self._opening.result()
+            return self._pool.submit(function, *arguments).result()
+        except BrokenProcessPool as error:
+            raise RuntimeError(
+                "a variant's process was killed; the system does this when memory runs out: lower "
+                "train.batch_size, or compare fewer variants at once"
+            ) from error
 
 
 _own: list[MeasuredSteps] = []  # of this process, which was started for them

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import training
 from benchmarks.inputs import SHIPPED_LABEL
 from benchmarks.peak import Peak
 from benchmarks.result import Figure, Result, read_result
-from benchmarks.step_variants import AS_CONFIGURED
+from benchmarks.step_variants import AS_CONFIGURED, StepsInOwnProcess
 from pipeline.schedule import Phase
 from pipeline.workers import Worker
 from tests.shards.pictures import pack_small_set, write_class_folders
@@ -121,6 +124,26 @@ def test_variants_are_measured_in_the_same_rounds_in_processes_of_their_own(
     assert result.parameters["variants"] == "in a process each"
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_recorded_steps_are_measured_and_unrecorded_ones_looked_into(
+    preset: Path, tmp_path: Path
+) -> None:
+    options = [*QUICK, "--train.cuda-graphs=true", "--train.precision=bf16"]
+    result = measured(tmp_path / "result.json", f"--config={preset}", *options)
+    assert names(result, "a step") == SIX
+    assert figure(result, "where a step's time goes: joint", "optimizer").minimum > 0
+    assert figure(result, "peak memory of a worker", "as configured, joint").minimum > 0
+
+
+def test_a_variant_whose_process_is_killed_ends_the_benchmark_with_a_reason(
+    tmp_path: Path,
+) -> None:
+    steps = StepsInOwnProcess(small_config("unread", tmp_path), ("synthetic",))
+    with closing(steps), pytest.raises(RuntimeError, match="when memory runs out"):
+        steps._call(os._exit, 9)
+
+
 def test_seconds_of_a_step_are_given_by_round_for_other_benchmarks(tmp_path: Path) -> None:
     config = small_config("unread", tmp_path, train={"batch_size": 2})
     seconds = training.measure(config, Worker(), steps=1, rounds=2)
@@ -180,6 +203,7 @@ def test_the_photographs_that_ship_stand_in_for_a_set(
 
 
 @pytest.mark.dist
+@pytest.mark.slow
 def test_two_workers_read_a_set_and_tell_what_the_exchange_of_gradients_costs(
     preset: Path, tmp_path: Path
 ) -> None:
