@@ -10,7 +10,9 @@ from typing import Any
 from benchmarks.result import RESULTS_FOLDER
 
 # Their values name folders of the machine.
-_PRIVATE_OPTIONS = ("--source", "--shards", "--output", "--peers")
+_PRIVATE_OPTIONS = (
+    "--source", "--shards", "--data.shards", "--data.cache", "--output", "--peers",
+)  # fmt: skip
 
 
 def benchmark_parser(name: str, description: str | None) -> argparse.ArgumentParser:

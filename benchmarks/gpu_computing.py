@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.cluster_result import NAME, read_measured
 from benchmarks.gradient_messages import StepWork
+from benchmarks.measured_steps import SYNTHETIC
 from benchmarks.result import read_result
 from benchmarks.scaling_model import Computing, fit_computing
 from benchmarks.training import random_batch
@@ -78,15 +79,16 @@ def measured_computing(path: Path) -> GpuComputing:
         sizes = sorted({one.images for one in steps})
     else:
         batch_size = int(result.parameters.get("batch size", 0))
-        medians = {
+        steps_s = {
             figure.name: figure.median
             for figure in result.figures
             if figure.group == _TRAINING_GROUP and figure.unit == "s"
         }
-        if not batch_size or not {phase.value for phase in Phase} <= medians.keys():
+        medians = {phase: steps_s.get(f"{phase}, {SYNTHETIC} images") for phase in Phase}
+        if not batch_size or None in medians.values():
             raise ValueError(f"--gpu-result {path} has no step of every phase")
         # One batch alone does not tell the time of an image from that of a step.
-        by_phase = {phase: Computing(0.0, medians[phase.value] / batch_size) for phase in Phase}
+        by_phase = {phase: Computing(0.0, (medians[phase] or 0.0) / batch_size) for phase in Phase}
         sizes = [batch_size]
     description = f"measured on one {device}, {', '.join(map(str, sizes))} images a step"
     return GpuComputing(by_phase, True, description)

@@ -127,6 +127,7 @@ class TrainConfig:
     convolution: Literal["direct", "winograd"] = "direct"
     ema_decay: float = 0.999  # of the completion network's running average; 0 turns it off
     threads: int = 0  # of each rank on the CPU; 0: the machine's cores shared among its ranks
+    keep_memory: bool = True  # on the CPU: what is freed stays with the process, to be used again
     freeze: tuple[str, ...] = ()  # patterns of parameters that do not learn: completion.encoder.*
     deterministic: bool = True  # on CUDA: algorithms that give the same bits in every run
     skip_limit: int = 10  # updates left out in a row, not being finite, that end the run

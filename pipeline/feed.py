@@ -78,8 +78,12 @@ class DeviceFeed:
         if self._config.discriminator.local_patch == "all_holes":
             holes, real_holes = enclosing_hole(holes), enclosing_hole(real_holes)
         choice = self._chosen_holes(batch.step, holes.shape[1])
+        images = images_to_device(batch.images, self._device)
+        if not self._config.train.channels_last:
+            # Convolutions follow the layout of what goes in, also where their weights have another.
+            images = images.contiguous()
         return TrainingBatch(
-            images=images_to_device(batch.images, self._device),
+            images=images,
             masks=masks_to_device(batch, self._device),
             hole_corners=patch_corners(holes, choice, patch, size),
             real_corners=patch_corners(real_holes, choice, patch, size),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -111,12 +113,25 @@ class DataParallelPlayer(Player):
     ) -> None:  # fmt: skip
         super().__init__(ranks, name, network, optimizer, scaler)
         self._parallel = parallel  # around `network`
+        self._exchanging = True
 
     def __call__(self, *inputs: Any) -> Any:
         return self._parallel(*inputs)
 
+    @contextmanager
+    def without_exchange(self) -> Iterator[None]:
+        """Every rank updates by its own gradients, so that the networks drift apart: to measure
+        what the exchange costs.
+        """
+        self._exchanging = False
+        try:
+            yield
+        finally:
+            self._exchanging = True
+
     def _average_gradients(self, averaging: bool) -> None:
-        self._parallel.require_backward_grad_sync = averaging  # what its no_sync() sets
+        # What its no_sync() sets.
+        self._parallel.require_backward_grad_sync = averaging and self._exchanging
 
 
 def data_parallel(network: nn.Module, ranks: Ranks) -> DistributedDataParallel:

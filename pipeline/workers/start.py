@@ -40,13 +40,10 @@ def start_worker(config: Config, engine: str = "") -> Worker:
             )
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
-        set_determinism(config.train.deterministic)
     else:
         device = torch.device("cpu")
-        keep_freed_memory()
-        torch.set_num_threads(config.train.threads or cores_per_rank(local_world_size))
+    set_process_switches(config, device, local_world_size)
     require_usable(config, device, world_size)
-    set_float32_precision(config.train.tf32)
     engine = engine or config.parallel.engine
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     timeout = timedelta(seconds=config.train.timeout_s)
@@ -72,6 +69,17 @@ def start_worker(config: Config, engine: str = "") -> Worker:
         settings = deepspeed_settings(config, config.train.batch_size // world_size)
         return DeepSpeedWorker(settings=settings, **place)
     return Worker(**place)
+
+
+def set_process_switches(config: Config, device: torch.device, local_world_size: int) -> None:
+    """What torch keeps for a process, whichever network computes."""
+    if device.type == "cuda":
+        set_determinism(config.train.deterministic)
+    else:
+        if config.train.keep_memory:
+            keep_freed_memory()
+        torch.set_num_threads(config.train.threads or cores_per_rank(local_world_size))
+    set_float32_precision(config.train.tf32)
 
 
 def set_determinism(deterministic: bool) -> None:

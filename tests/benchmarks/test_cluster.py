@@ -18,11 +18,17 @@ from launch.arguments import parse_with_config
 from pipeline.config import config_mapping
 from pipeline.schedule import Phase
 from pipeline.workers import Worker
-from tests.benchmarks.test_training import SMALL
 from tests.torchrun import run, torchrun_command
 
 IMAGES = (2, 4, 8)
 SIZES = (1024, 1 << 16, 1 << 20, 1 << 24)
+
+SMALL = [
+    "--pack.crop-size=32", "--pack.short-side=48", "--pack.masks.side-min=8",
+    "--pack.masks.side-max=16", "--data.short-side-min=32", "--data.short-side-max=48",
+    "--completion.width=8", "--discriminator.width=4", "--discriminator.local-size=16",
+    "--discriminator.num-features=8", "--train.precision=fp32", "--train.threads=1",
+]  # fmt: skip
 
 
 def config_of(*arguments):

@@ -3,9 +3,10 @@ from benchmarks.command import benchmark_parser, command_line, source_label
 
 def test_a_stored_command_has_no_paths_of_the_machine():
     arguments = ["--source", "/home/me/photos", "--output=/home/me/x.json", "--label", "two words"]
-    arguments += ["--peers", "/home/me/peers/bin/python"]
+    arguments += ["--peers", "/home/me/peers/bin/python", "--data.shards=/home/me/set"]
     assert command_line("loader", arguments) == (
-        'python -m benchmarks.loader --source PATH --output=PATH --label "two words" --peers PATH'
+        'python -m benchmarks.loader --source PATH --output=PATH --label "two words" --peers PATH '
+        "--data.shards=PATH"
     )
 
 

@@ -110,7 +110,9 @@ def test_what_is_assumed_says_so():
 
 
 def gpu_result(path, workers=1, device="NVIDIA H100", phases=tuple(Phase)):
-    figures = [Figure.of_runs("a step", phase.value, "s", [0.2]) for phase in phases]
+    figures = [
+        Figure.of_runs("a step", f"{phase}, synthetic images", "s", [0.2]) for phase in phases
+    ]
     parameters = {"device": device, "workers": workers, "batch size": 96}
     write_result(path, Result("training", "command", parameters, figures))
     return path
