@@ -6,6 +6,7 @@ import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from pipeline.config import CompletionConfig, Config
 from pipeline.networks.completion import CompletionNetwork
 from pipeline.networks.dilation import NATIVE, SPACE_TO_BATCH
 from pipeline.networks.folding import folded
+from pipeline.networks.winograd import DIRECT, WINOGRAD
 from pipeline.workers.compilation import compile_
 from pipeline.workers.ddp import AUTOCAST_TYPES
 from pipeline.workers.host_memory import keep_freed_memory
@@ -32,6 +34,7 @@ class Setup:
     channels_last: bool = False
     execution: str = "eager"  # or "compile", "graph" (a CUDA graph), "folded" (inference alone)
     dilation: str = NATIVE
+    convolution: str = DIRECT
     keeps_memory: bool = False  # of a CPU: `keep_freed_memory`
 
     @property
@@ -50,7 +53,11 @@ CPU_SETUPS = {
     "default: bf16, channels_last, memory kept": TUNED,
     "default, compiled": replace(TUNED, execution="compile"),
     "default, space to batch": replace(TUNED, dilation=SPACE_TO_BATCH),
+    "default, Winograd": replace(TUNED, convolution=WINOGRAD),
     "default, batch norm folded": replace(TUNED, execution="folded"),
+    "default, batch norm folded, Winograd": replace(
+        TUNED, execution="folded", convolution=WINOGRAD
+    ),
 }
 CUDA_SETUPS = {
     "plain: eager, fp32, NCHW": PLAIN,
@@ -160,7 +167,10 @@ def _network(setup: Setup, case: Case, device: torch.device) -> nn.Module:
     network = CompletionNetwork(CompletionConfig(width=case.width)).to(device)
     network.dilation = setup.dilation
     if not setup.trains:
-        return folded(network, setup.precision)
+        network = cast(CompletionNetwork, folded(network, setup.precision))
+    network.set_convolution(setup.convolution)
+    if not setup.trains:
+        return network
     if setup.channels_last:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if setup.execution == "compile":
