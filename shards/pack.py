@@ -28,7 +28,7 @@ from shards.pack_record import (
     save_record,
     slice_record,
 )
-from shards.packing_processes import pack_in_processes
+from shards.packing_processes import PackingProcesses
 from shards.recipe import PackRecipe, recipe_faults
 from shards.shard_packing import ShardTask, usable_image
 from shards.sources import SPLITS, PackPlan, plan_packing
@@ -73,16 +73,18 @@ def pack_images(
     With `overwrite`, whatever set is there is removed, once an image of the new one is known to be
     fit for storing: what ends the packing before that leaves the old set as it was.
     """
-    plan = _plan(str(source), destination, recipe)
-    state = _inspect(destination, plan, overwrite)
-    if state.is_complete:
-        remove_records(destination)  # left by a pack that was killed in its last moment
-        return load_manifest(destination)
-    if state.to_remove:
-        _require_usable_image(plan, recipe)
-        for name in state.to_remove:
-            remove_tree(join_url(destination, name))
-    _pack_slice(plan, destination, recipe, 0, 1, workers, progress, watch)
+    _require_sound(str(source), destination, recipe)
+    with PackingProcesses(workers or available_cores()) as processes:
+        plan = _plan(str(source), recipe)
+        state = _inspect(destination, plan, overwrite)
+        if state.is_complete:
+            remove_records(destination)  # left by a pack that was killed in its last moment
+            return load_manifest(destination)
+        if state.to_remove:
+            _require_usable_image(plan, recipe)
+            for name in state.to_remove:
+                remove_tree(join_url(destination, name))
+        _pack_slice(plan, destination, recipe, 0, 1, workers, processes, progress, watch)
     return merge_slices(destination)
 
 
@@ -104,17 +106,24 @@ def pack_slice(
     """
     if not 0 <= number < of:
         raise ValueError(f"the slice is {number}/{of}: must lie in 0 to {of - 1}")
-    plan = _plan(str(source), destination, recipe)
-    if _inspect(destination, plan, overwrite=False).is_complete:
-        return 0
-    return _pack_slice(plan, destination, recipe, number, of, workers, progress, watch)
+    _require_sound(str(source), destination, recipe)
+    with PackingProcesses(workers or available_cores()) as processes:
+        plan = _plan(str(source), recipe)
+        if _inspect(destination, plan, overwrite=False).is_complete:
+            return 0
+        return _pack_slice(
+            plan, destination, recipe, number, of, workers, processes, progress, watch
+        )
 
 
-def _plan(source: str, destination: str, recipe: PackRecipe) -> PackPlan:
+def _require_sound(source: str, destination: str, recipe: PackRecipe) -> None:
     faults = recipe_faults(recipe)
     if faults:
         raise ValueError("the images cannot be packed so:\n  " + "\n  ".join(faults))
     _refuse_nesting(source, destination)
+
+
+def _plan(source: str, recipe: PackRecipe) -> PackPlan:
     plan = plan_packing(source, recipe)
     _refuse_empty_splits(plan, recipe)
     return plan
@@ -127,6 +136,7 @@ def _pack_slice(
     number: int,
     of: int,
     workers: int,
+    processes: PackingProcesses,
     progress: Progress | None,
     watch: PackWatch | None,
 ) -> int:
@@ -160,9 +170,9 @@ def _pack_slice(
         for record in finished.values():
             count(record, earlier=True)
         workers = workers or available_cores()
-        processes = max(1, min(workers, len(missing)))
-        tasks = _tasks(plan, destination, recipe, missing, threads=workers // processes)
-        for record in pack_in_processes(tasks, processes, advance):
+        at_once = max(1, min(workers, len(missing)))
+        tasks = _tasks(plan, destination, recipe, missing, threads=workers // at_once)
+        for record in processes.pack(tasks, at_once, advance):
             count(record, earlier=False)
         save_record(destination, slice_record(plan, recipe, number, of))
     except OSError as error:

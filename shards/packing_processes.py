@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from multiprocessing import connection
-from typing import Any
+from typing import Any, Self
 
 import cv2
 
@@ -25,21 +25,38 @@ from shards.shard_packing import Advance, ShardTask, pack_shard
 _TERMINATE_S = 2.0
 
 
-def pack_in_processes(
-    tasks: Iterable[ShardTask], workers: int, advance: Advance
-) -> Iterator[ShardRecord]:
-    """The records of the tasks in the order in which they are finished.
-
-    With one worker everything happens in this process. Raises what `pack_shard` raises, and
-    RuntimeError if a process dies; then the others are ended, and finished shards stay.
+class PackingProcesses:
+    """Started at once, to be ready when there is a plan: Python and its libraries take as long to
+    start as thousands of images take to be planned. With one worker there are none: the caller's
+    process packs.
     """
-    if workers == 1:
-        for task in tasks:
-            yield pack_shard(task, advance)
-        return
-    remaining = iter(tasks)
-    pool = [_Process() for _ in range(workers)]
-    try:
+
+    def __init__(self, workers: int) -> None:
+        self._pool = [_Process() for _ in range(workers)] if workers > 1 else []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for process in self._pool:
+            process.line.close()
+        for process in self._pool:
+            process.end()
+
+    def pack(
+        self, tasks: Iterable[ShardTask], workers: int, advance: Advance
+    ) -> Iterator[ShardRecord]:
+        """The records of the tasks in the order in which they are finished, by so many workers, at
+        most those that were started.
+
+        Raises what `pack_shard` raises, and RuntimeError if a process dies; finished shards stay.
+        """
+        if workers == 1:
+            for task in tasks:
+                yield pack_shard(task, advance)
+            return
+        remaining = iter(tasks)
+        pool = self._pool[:workers]
         busy = [process for process in pool if process.begin(next(remaining, None))]
         while busy:
             ready = connection.wait([process.line for process in busy])
@@ -51,9 +68,6 @@ def pack_in_processes(
                 yield value
                 if not process.begin(next(remaining, None)):
                     busy.remove(process)
-    finally:
-        for process in pool:
-            process.end()
 
 
 class _Process:
@@ -92,7 +106,6 @@ class _Process:
         return kind, value
 
     def end(self) -> None:
-        self.line.close()
         self._process.terminate()
         try:
             self._process.wait(_TERMINATE_S)
