@@ -18,6 +18,7 @@ from benchmarks.result import Table
 from pipeline.config import CompletionConfig
 from pipeline.networks.completion import CompletionNetwork, ConvolutionBlock
 from pipeline.workers.ddp import AUTOCAST_TYPES
+from pipeline.workers.host_memory import keep_freed_memory
 
 _WARM_UP, _REPEATS = 2, 5
 COLUMNS = [
@@ -48,10 +49,11 @@ class LayerTime:
 
 
 def time_layers(case: Case, precision: str) -> dict[str, list[LayerTime]]:
-    """By direction, "forward" and "backward"; in channels_last, as training runs them."""
+    """By direction, "forward" and "backward"; in the layout that training has, memory kept."""
     device = torch.device(case.device)
     if device.type == "cpu":
         torch.set_num_threads(case.threads)
+        keep_freed_memory()
     dtype = AUTOCAST_TYPES.get(precision, torch.float32)
     network = CompletionNetwork(CompletionConfig(width=case.width)).to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
