@@ -57,7 +57,9 @@ def run(options: argparse.Namespace, command: str) -> Result:
     setups = {name: chosen[name] for name in names}
     precisions = dict.fromkeys(setup.precision for setup in setups.values())
     console.print("the device's peaks")
-    peaks = {one: _aside(partial(_peak, cases[0], one)) for one in precisions}
+    peaks = {
+        one: _aside(partial(_peak, cases[0], one, min(1.0, options.seconds))) for one in precisions
+    }
     console.print("every layer alone")
     precision = "bf16" if "bf16" in peaks else "fp32"
     times = _aside(partial(time_layers, cases[0], precision))
@@ -139,10 +141,10 @@ def _peak_figures(precision: str, peak: Peak) -> list[Figure]:
     ]
 
 
-def _peak(case: Case, precision: str) -> Peak:
+def _peak(case: Case, precision: str, seconds: float) -> Peak:
     if case.device == "cpu":
         torch.set_num_threads(case.threads)
-    return measured_peak(torch.device(case.device), precision)
+    return measured_peak(torch.device(case.device), precision, seconds)
 
 
 def _aside(call: Callable[[], Measured]) -> Measured:

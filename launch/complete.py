@@ -103,8 +103,8 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--precision", choices=("fp32", "bf16"), default="fp32",
-        help="bf16 takes half the time where the processor multiplies it, for a difference in the "
-        "hole of less than one level of 255",
+        help="bf16 takes half the time where the processor multiplies it, for differences in the "
+        "hole of less than one level of 255 on average",
     )  # fmt: skip
     parser.add_argument("--device", help="such as cpu or cuda:1 (default: a GPU if there is one)")
     return parser
