@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
+from benchmarks.peak import settle as settle_device
 from pipeline.workers import Worker
 
 SMALLEST_BYTES = 1024
@@ -56,8 +57,7 @@ def _seconds(worker: Worker, tensor: torch.Tensor, size: int, *, warm_up: bool) 
 
 def settle(worker: Worker) -> None:
     """Until every rank has finished what it was told. Collective: every rank must call."""
-    if worker.device.type == "cuda":
-        torch.cuda.synchronize(worker.device)
+    settle_device(worker.device)
     worker.all_reduce_sum_(torch.zeros(1)).item()
 
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from types import SimpleNamespace, TracebackType
+from types import TracebackType
 from typing import Any, ClassVar, Self
 
 import fsspec
-import torch
 from fsspec.spec import AbstractFileSystem
 
+from benchmarks.measured_steps import random_batch, state_without_data, training_step
 from pipeline.config import parse_config
 from pipeline.schedule import Phase
 from pipeline.state import RunState
-from pipeline.step import TrainingBatch, TrainingStep
 from pipeline.workers import Worker
 
 
@@ -30,15 +29,9 @@ def training_state(
         }
     )
     worker = Worker()
-    # Of the data the networks only take their mean colour.
-    state = RunState(config, worker, SimpleNamespace(mean_color=(0.5, 0.5, 0.5)))  # type: ignore[arg-type]
-    patch = config.discriminator.local_size
-    step = TrainingStep(state.completion, state.discriminator, config.loss, patch, worker)
-    corners = torch.zeros(batch_size, 2, dtype=torch.int64)
-    masks = torch.zeros(batch_size, 1, crop_size, crop_size)
-    masks[:, :, :patch, :patch] = 1
-    images = torch.rand(batch_size, 3, crop_size, crop_size)
-    batch = TrainingBatch(images, masks, corners, corners)
+    state = state_without_data(config, worker)
+    step = training_step(config, worker, state.completion, state.discriminator)
+    batch = random_batch(config, worker)
 
     def make_step() -> None:
         step(Phase.JOINT, batch)

@@ -15,11 +15,9 @@ No data are read. A launch prints its result as one line of JSON, its tables on 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +29,13 @@ from benchmarks.cluster_join import JoinOptions, join, launch_all
 from benchmarks.cluster_result import result_of_launch
 from benchmarks.command import command_line
 from benchmarks.gradient_messages import work_of_phases
-from benchmarks.report import print_result
-from benchmarks.result import RESULTS_FOLDER, Result
+from benchmarks.report import print_result, publish
+from benchmarks.result import RESULTS_FOLDER
 from benchmarks.step_times import measure_steps
 from launch.arguments import parse_with_config
 from pipeline.config import Config
 from pipeline.preflight import world_size_from_environment
 from pipeline.workers import start_worker
-from shards.storage import write_bytes
 
 _DEFAULT_OUTPUT = RESULTS_FOLDER / "cluster.json"
 
@@ -206,14 +203,6 @@ def _launch_arguments(arguments: list[str]) -> list[str]:
         if not dropping:
             kept.append(argument)
     return kept
-
-
-def publish(result: Result, url: str) -> None:
-    content = asdict(result)
-    print_result(result, Console(stderr=True))
-    print(json.dumps(content), flush=True)
-    if url:
-        write_bytes(url, (json.dumps(content, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

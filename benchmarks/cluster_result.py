@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import statistics
 from argparse import ArgumentParser
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from benchmarks.fabric import Message, Topology
 from benchmarks.result import Figure, Result, read_result
 from benchmarks.scaling_model import StepTime
 from benchmarks.step_times import Case
-from launch.arguments import parse_with_config
+from launch.arguments import leaves, parse_with_config
 from pipeline.config import Config, config_mapping
 from pipeline.schedule import Phase
 from pipeline.workers import Worker
@@ -93,10 +93,10 @@ def result_of_launch(
 
 def changed_fields(config: Config) -> list[str]:
     """Fields that are not as the defaults have them: options that give the same steps again."""
-    defaults = dict(_leaves(config_mapping(Config())))
+    defaults = dict(leaves(config_mapping(Config())))
     return [
         f"{path}={_text(value)}"
-        for path, value in _leaves(config_mapping(config))
+        for path, value in leaves(config_mapping(config))
         if value != defaults[path] and not path.startswith(_NO_MATTER)
     ]
 
@@ -105,14 +105,6 @@ def _text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return yaml.safe_dump(list(value), default_flow_style=True, width=10**6).strip()
     return str(value)
-
-
-def _leaves(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in mapping.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def read_measured(path: Path) -> Measured:
@@ -177,7 +169,7 @@ def _same_of(one: Measured) -> list[tuple[str, Any]]:
 
 
 def _require_same_configuration(first: Measured, other: Measured) -> None:
-    ours, theirs = (dict(_leaves(config_mapping(one.config))) for one in (first, other))
+    ours, theirs = (dict(leaves(config_mapping(one.config))) for one in (first, other))
     for path, value in ours.items():
         if value != theirs[path]:
             raise ValueError(

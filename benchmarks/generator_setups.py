@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.peak import settle
+from benchmarks.peak_memory import begin_peak_memory, peak_memory_bytes
 from pipeline.config import CompletionConfig, Config
 from pipeline.networks.completion import CompletionNetwork
 from pipeline.networks.dilation import NATIVE, SPACE_TO_BATCH
@@ -111,13 +111,12 @@ class GeneratorMeasurement:
         device = torch.device(self.case.device)
         if self not in _RUNNERS:
             _RUNNERS[self] = _runners(self.setup, self.case, device)
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
+        begin_peak_memory(device)
         rates = {
             what: self.case.batch_size / _seconds(run, device, self.seconds)
             for what, run in _RUNNERS[self].items()
         }
-        return Speed(rates, _peak_bytes(device))
+        return Speed(rates, peak_memory_bytes(device))
 
 
 _RUNNERS: dict[GeneratorMeasurement, dict[str, Callable[[], object]]] = {}  # of this process
@@ -204,9 +203,3 @@ def _seconds(run: Callable[[], object], device: torch.device, at_least_s: float)
         settle(device)
         taken = time.perf_counter() - start
     return taken / calls
-
-
-def _peak_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes on Linux

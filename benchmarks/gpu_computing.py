@@ -7,21 +7,22 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.cluster_result import NAME, read_measured
 from benchmarks.gradient_messages import StepWork
-from benchmarks.measured_steps import SYNTHETIC
+from benchmarks.measured_steps import (
+    SYNTHETIC,
+    random_batch,
+    state_without_data,
+    training_step,
+)  # fmt: skip
 from benchmarks.result import read_result
 from benchmarks.scaling_model import Computing, fit_computing
-from benchmarks.training import random_batch
 from pipeline.config import Config
 from pipeline.schedule import Phase
-from pipeline.state import RunState
-from pipeline.step import TrainingStep
 from pipeline.workers import Worker
 
 # The H100 SXM's and H200's data sheets: dense bfloat16 without sparsity.
@@ -106,10 +107,8 @@ def operators_of_phases(config: Config) -> dict[Phase, int]:
         train=dataclasses.replace(config.train, batch_size=2, compile=False, cuda_graphs=False),
     )
     worker = Worker(precision=config.train.precision)
-    state = RunState(narrow, worker, SimpleNamespace(mean_color=(0.5, 0.5, 0.5)))  # type: ignore[arg-type]
-    step = TrainingStep(
-        state.completion, state.discriminator, narrow.loss, narrow.discriminator.local_size, worker
-    )
+    state = state_without_data(narrow, worker)
+    step = training_step(narrow, worker, state.completion, state.discriminator)
     batch = random_batch(narrow, worker)
     counts = {}
     for phase in Phase:

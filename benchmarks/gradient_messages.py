@@ -7,12 +7,14 @@ Times within a step are shares of it by these multiplications, a backward counti
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.arithmetic import layer_counts
 from pipeline.config import Config
 from pipeline.networks.registry import build_completion, build_discriminator
 from pipeline.schedule import Phase
@@ -20,7 +22,6 @@ from pipeline.workers.statistics import running_statistics
 
 FIRST_BUCKET_BYTES = 1 << 20  # DistributedDataParallel's limits, where it is not told others
 BUCKET_BYTES = 25 << 20
-_WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 _ELEMENT_BYTES = 4  # parameters and gradients are float32 in every precision
 
 
@@ -92,13 +93,15 @@ def _networks(config: Config) -> tuple[NetworkGradients, NetworkGradients]:
 
 
 def network_gradients(network: nn.Module, inputs: Sequence[Tensor]) -> NetworkGradients:
-    macs = _macs_by_weight(network, inputs)
-    parameters = [one for one in network.parameters() if one.requires_grad]
-    total = sum(macs.values())
-    sizes = [one.numel() * _ELEMENT_BYTES for one in parameters]
+    macs = Counter[str]()
+    for layer in layer_counts(network, *((1, *one.shape[1:]) for one in inputs)):
+        macs[f"{layer.name}.weight"] += layer.forward_flops // 2
+    parameters = [name for name, one in network.named_parameters() if one.requires_grad]
+    total = macs.total()
+    sizes = [network.get_parameter(name).numel() * _ELEMENT_BYTES for name in parameters]
     buckets = []
     for members in bucket_members(sizes):
-        done = sum(macs.get(id(one), 0.0) for one in parameters[members[0] :])
+        done = sum(macs[name] for name in parameters[members[0] :])
         num_bytes = sum(sizes[index] for index in members)
         buckets.append(Bucket(num_bytes, done / total if total else 1.0))
     statistics = sum(one.numel() * _ELEMENT_BYTES for one in running_statistics(network))
@@ -122,27 +125,3 @@ def bucket_members(sizes: Sequence[int]) -> list[list[int]]:
     if current:
         buckets.append(current)
     return buckets[::-1]
-
-
-def _macs_by_weight(network: nn.Module, inputs: Sequence[Tensor]) -> dict[int, float]:
-    """Multiply-accumulates of one image's forward in each layer, by the id of its weight."""
-    macs: dict[int, float] = {}
-
-    def count(layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
-        # A transposed convolution multiplies its whole kernel at every place of its input.
-        places = given[0] if isinstance(layer, nn.ConvTranspose2d) else output
-        area = places[0, 0].numel() if places.dim() == 4 else 1
-        weight = layer.weight
-        assert isinstance(weight, Tensor)
-        macs[id(weight)] = macs.get(id(weight), 0.0) + weight.numel() * area
-
-    hooks = [
-        layer.register_forward_hook(count)
-        for layer in network.modules()
-        if isinstance(layer, _WEIGHTED)
-    ]
-    with torch.no_grad():
-        network(*inputs)
-    for hook in hooks:
-        hook.remove()
-    return macs

@@ -7,17 +7,18 @@ ranks' word on whether to stop. Figures, checkpoints, sheets and evaluations are
 from __future__ import annotations
 
 import itertools
-import resource
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 
+from benchmarks.all_reduce import settle
 from benchmarks.peak import Peak, measured_peak
+from benchmarks.peak_memory import begin_peak_memory, peak_memory_bytes
 from benchmarks.step_parts import AVERAGE, Parts, StepClock, TimedPlayer, timed_optimizer
 from pipeline.config import Config
 from pipeline.feed import DeviceFeed
@@ -33,7 +34,6 @@ from pipeline.workers.start import set_process_switches
 from shards.reader import ShardReader
 
 SYNTHETIC, REAL = "synthetic", "real"
-_GRAY = SimpleNamespace(mean_color=(0.5, 0.5, 0.5))  # all that networks take of the data
 _NO_END = 2**40  # steps
 _PEAK_S = 0.3  # for each kind of peak, every round
 _GRAPH_WARM_UP = 5  # until a graph is recorded and was replayed once
@@ -60,6 +60,21 @@ def random_batch(config: Config, worker: Worker) -> TrainingBatch:
     return TrainingBatch(images, masks, corners, corners)
 
 
+def state_without_data(config: Config, worker: Worker) -> RunState:
+    """Collective: every rank must call."""
+    gray = SimpleNamespace(mean_color=(0.5, 0.5, 0.5))  # all that networks take of the data
+    return RunState(config, worker, gray)  # type: ignore[arg-type]
+
+
+def training_step(
+    config: Config, worker: Worker, completion: Player, discriminator: Player
+) -> TrainingStep:
+    return TrainingStep(
+        completion, discriminator, config.loss, config.discriminator.local_size, worker,
+        config.train.micro_batch_size,
+    )  # fmt: skip
+
+
 class MeasuredSteps:
     """A run's networks, and blocks of steps of them. Every method is collective.
 
@@ -68,9 +83,12 @@ class MeasuredSteps:
 
     def __init__(self, config: Config, worker: Worker, kinds: tuple[str, ...]) -> None:
         self._config, self._worker = config, worker
-        data = training_data(config) if REAL in kinds else _GRAY
-        self._state = RunState(config, worker, data)  # type: ignore[arg-type]
-        step = self._training_step(self._state.completion, self._state.discriminator)
+        self._state = (
+            RunState(config, worker, training_data(config))
+            if REAL in kinds
+            else state_without_data(config, worker)
+        )
+        step = training_step(config, worker, *self._players)
         # One each: a graph is given up when the phase changes, as it does in every round here.
         self._steps = {p: GraphedStep(step) if worker.cuda_graphs else step for p in Phase}
         self._synthetic = random_batch(config, worker)
@@ -100,13 +118,11 @@ class MeasuredSteps:
             real.drop_what_is_ready()
             self._make_step(phase, next(real))
             batches = real
-        on_gpu = self._worker.device.type == "cuda"
-        if on_gpu:
-            torch.cuda.reset_peak_memory_stats(self._worker.device)
+        begin_peak_memory(self._worker.device)
         before_s = real.waiting_s if real is not None else 0.0
         seconds = self._seconds(phase, batches, steps)
         waiting_s = (real.waiting_s if real is not None else 0.0) - before_s
-        peak_bytes = torch.cuda.max_memory_allocated(self._worker.device) if on_gpu else _own_peak()
+        peak_bytes = peak_memory_bytes(self._worker.device)
         return Block(seconds / steps, self._mean(waiting_s) / steps, self._most(peak_bytes))
 
     def exchange_share(self, phase: Phase, steps: int) -> float:
@@ -131,9 +147,9 @@ class MeasuredSteps:
         """Of steps with marks in them, on synthetic batches; without CUDA graphs in any case."""
         self._set_switches()
         clock = StepClock(self._worker.device)
-        completion, discriminator = (TimedPlayer(player, clock) for player in self._players)
-        step = self._training_step(completion, discriminator)  # type: ignore[arg-type]
-        self._settle()
+        timed: Any = [TimedPlayer(player, clock) for player in self._players]
+        step = training_step(self._config, self._worker, *timed)
+        settle(self._worker)
         begin = time.perf_counter()
         with ExitStack() as stack:
             for player in self._players:
@@ -143,14 +159,14 @@ class MeasuredSteps:
                 step(phase, self._synthetic)
                 with clock.part(AVERAGE):
                     self._after_step(phase)
-        self._settle()
+        settle(self._worker)
         step_s = (time.perf_counter() - begin) / steps
         return Parts(step_s, {name: self._mean(s) for name, s in clock.shares().items()})
 
     def peak(self) -> Peak:
         """Of all workers together, measured by all of them at once."""
         self._set_switches()
-        self._settle()
+        settle(self._worker)
         own = measured_peak(self._worker.device, self._config.train.precision, _PEAK_S)
         each = (own.matrix_tflops, own.convolution_tflops, own.memory_gb_per_s)
         return Peak(*(self._worker.world_size * self._mean(one) for one in each))
@@ -162,13 +178,6 @@ class MeasuredSteps:
     @property
     def _players(self) -> tuple[Player, Player]:
         return self._state.completion, self._state.discriminator
-
-    def _training_step(self, completion: Player, discriminator: Player) -> TrainingStep:
-        config = self._config
-        return TrainingStep(
-            completion, discriminator, config.loss, config.discriminator.local_size, self._worker,
-            config.train.micro_batch_size,
-        )  # fmt: skip
 
     def _set_switches(self) -> None:
         set_process_switches(self._config, self._worker.device, self._worker.local_world_size)
@@ -183,18 +192,12 @@ class MeasuredSteps:
         self._worker.raised_anywhere(False)
 
     def _seconds(self, phase: Phase, batches: Iterator[TrainingBatch], steps: int) -> float:
-        self._settle()
+        settle(self._worker)
         begin = time.perf_counter()
         for _ in range(steps):
             self._make_step(phase, next(batches))
-        self._settle()
+        settle(self._worker)
         return time.perf_counter() - begin
-
-    def _settle(self) -> None:
-        """Until every rank has finished what it was told."""
-        if self._worker.device.type == "cuda":
-            torch.cuda.synchronize(self._worker.device)
-        self._worker.all_reduce_sum_(torch.zeros(1)).item()
 
     def _mean(self, value: float) -> float:
         total = self._worker.all_reduce_sum_(torch.tensor([value], dtype=torch.float64))
@@ -231,8 +234,3 @@ class _RealBatches:
     def close(self) -> None:
         self._feed.close()
         self._reader.close()
-
-
-def _own_peak() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+from pipeline.workers.ddp import AUTOCAST_TYPES
+
+_DTYPES = {"fp32": torch.float32, **AUTOCAST_TYPES}
 _WARM_UP = 3
 # Of the matrices; images, channels and side of the convolution, the network's own at 256 pixels for
 # a GPU, at 128 for a CPU.

@@ -6,14 +6,17 @@ python -m benchmarks.report        writes benchmarks/RESULTS.md from benchmarks/
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.result import RESULTS_FOLDER, Figure, Result, read_results
+from shards.storage import write_bytes
 
 _COLUMNS = ("", "unit", "median", "lowest", "highest", "rounds")
 _TITLE = (
@@ -35,6 +38,15 @@ def print_result(result: Result, console: Console | None = None) -> None:
         for row in own.rows:
             table.add_row(*row)
         console.print(table)
+
+
+def publish(result: Result, url: str) -> None:
+    """One line of JSON on standard output, tables on standard error; the JSON to `url`, if any."""
+    content = asdict(result)
+    print_result(result, Console(stderr=True))
+    print(json.dumps(content), flush=True)
+    if url:
+        write_bytes(url, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def render_markdown(results: list[Result]) -> str:

@@ -9,17 +9,15 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from types import SimpleNamespace
 from typing import NamedTuple
 
 from torch import nn
 
 from benchmarks.all_reduce import settle
-from benchmarks.training import random_batch
+from benchmarks.measured_steps import random_batch, state_without_data, training_step
 from pipeline.config import Config, OptimizerConfig
 from pipeline.optimizers import build_optimizer
 from pipeline.schedule import Phase
-from pipeline.state import RunState
 from pipeline.step import TrainingBatch, TrainingStep
 from pipeline.workers import Player, Worker
 
@@ -86,11 +84,8 @@ def measure_steps(
 
 
 def _training_step(config: Config, worker: Worker) -> TrainingStep:
-    # Of the data the networks only take their mean colour.
-    state = RunState(config, worker, SimpleNamespace(mean_color=(0.5, 0.5, 0.5)))  # type: ignore[arg-type]
-    return TrainingStep(
-        state.completion, state.discriminator, config.loss, config.discriminator.local_size, worker
-    )
+    state = state_without_data(config, worker)
+    return training_step(config, worker, state.completion, state.discriminator)
 
 
 def _batch(config: Config, worker: Worker, images: int) -> TrainingBatch:

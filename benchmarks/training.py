@@ -11,12 +11,10 @@ them, in turn. Rank 0 prints the result as one line of JSON, and its tables on s
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict
 from typing import Any
 
 # The reducer warns of a flag that it is given on purpose (see pipeline/workers/ddp.py).
@@ -27,8 +25,8 @@ from rich.console import Console
 
 from benchmarks.arithmetic import phase_flops
 from benchmarks.command import command_line
-from benchmarks.measured_steps import REAL, SYNTHETIC, MeasuredSteps, random_batch
-from benchmarks.report import print_result
+from benchmarks.measured_steps import REAL, SYNTHETIC, MeasuredSteps
+from benchmarks.report import publish
 from benchmarks.result import Figure, Result
 from benchmarks.schedule_hours import extrapolation
 from benchmarks.step_data import StepData, add_data_options, step_data
@@ -49,9 +47,6 @@ from pipeline.preflight import training_data, world_size_from_environment
 from pipeline.schedule import Phase
 from pipeline.workers import Worker, start_worker
 from pipeline.workers.ranks import Ranks
-from shards.storage import write_bytes
-
-__all__ = ["main", "measure", "random_batch"]
 
 _WARM_UP = 5  # they allocate, compile and choose, and on CUDA record a graph
 
@@ -170,7 +165,7 @@ def _run(
             figures = _figures(configs, runs, plan, options, ranks, parameters)
             figures += hours.figures(runs, plan, parameters)
             result = Result("training", command_line("training", arguments), parameters, figures)
-            _publish(result, options.output)
+            publish(result, options.output)
 
 
 @contextmanager
@@ -259,14 +254,6 @@ def _parameters(
 
 def _say(message: str) -> None:
     Console(stderr=True).print(message, markup=False, highlight=False, soft_wrap=True)
-
-
-def _publish(result: Result, url: str) -> None:
-    content = asdict(result)
-    print_result(result, Console(stderr=True))
-    print(json.dumps(content), flush=True)
-    if url:
-        write_bytes(url, (json.dumps(content, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

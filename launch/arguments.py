@@ -40,7 +40,7 @@ def parse_with_config(
     )
     parser.epilog = "fields of the configuration, each with its default:\n" + "\n".join(
         f"  --{path} {value!r}"
-        for path, value in _leaves(config_mapping(Config()))
+        for path, value in leaves(config_mapping(Config()))
         if _concerns(path, sections)
     )
     overrides, rest = _split_overrides(arguments)
@@ -61,10 +61,11 @@ def _concerns(path: str, sections: tuple[str, ...]) -> bool:
     return not sections or path.split(".")[0] in sections
 
 
-def _leaves(mapping: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(mapping: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The fields of a configuration's mapping by their paths, such as `loss.alpha`."""
     for key, value in mapping.items():
         if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
@@ -89,7 +90,7 @@ def _split_overrides(arguments: list[str]) -> tuple[list[tuple[str, str]], list[
 
 def _value(path: str, text: str) -> Any:
     """Lists and mappings are read as YAML; of anything else the configuration knows the type."""
-    is_text = isinstance(dict(_leaves(config_mapping(Config()))).get(path), str)
+    is_text = isinstance(dict(leaves(config_mapping(Config()))).get(path), str)
     if is_text or not text.startswith(("[", "{")):
         return text
     try:

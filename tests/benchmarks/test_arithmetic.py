@@ -8,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.arithmetic import completion_counts, phase_flops
-from benchmarks.training import random_batch
+from benchmarks.measured_steps import random_batch
 from pipeline.config import Config
 from pipeline.networks.registry import build_completion
 from pipeline.schedule import Phase
