@@ -84,10 +84,11 @@ def _time_layer(
     device = torch.device(case.device)
     conv = cast(nn.Module, block.conv).to(dtype)
     given = _random(case, count.input_shape, dtype).requires_grad_(not count.sees_input)
-    output = conv(given)
+    convolve = block.convolve if isinstance(block, ConvolutionBlock) else conv
+    output = convolve(given)
     slope = _random(case, count.output_shape, dtype)
     wanted = [*conv.parameters()] + ([] if count.sees_input else [given])
-    forward_s = _median_seconds(lambda: conv(given), device)
+    forward_s = _median_seconds(lambda: convolve(given), device)
     backward_s = _median_seconds(
         lambda: torch.autograd.grad(output, wanted, slope, retain_graph=True), device
     )

@@ -9,7 +9,8 @@ additions alone into a form in which the convolution is one multiplication an el
 It is exact in real numbers; rounding is some one and a half times that of the direct sum, since
 tiles and products are rounded too. The changes of form are a few loops over memory that torch
 compiles: without that they would cost what is won. Of a layer with dilation d, the pixels that it
-sees together are set side by side first (`pipeline.networks.dilation`).
+sees together are set side by side first (`pipeline.networks.dilation`); where that leaves images of
+2x2 pixels, 16 multiplications are all there are (`pipeline.networks.small_images`).
 """
 
 from __future__ import annotations
@@ -24,13 +25,11 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from pipeline.networks.dilation import merge_by, split_by
+from pipeline.networks.small_images import SIDE_MAX, convolve_small
 
 DIRECT, WINOGRAD = "direct", "winograd"
 
-# Where it has been seen to win. Larger dilations gain more from direct convolution, which leaves
-# out the rows of a kernel that lie in the padding.
-_CHANNELS_MIN = 128
-_DILATION_MAX = 4
+_CHANNELS_MIN = 128  # where it has been seen to win
 
 
 def suits(conv: nn.Module) -> bool:
@@ -40,15 +39,18 @@ def suits(conv: nn.Module) -> bool:
         and conv.kernel_size == (3, 3)
         and conv.stride == (1, 1)
         and conv.padding == conv.dilation
-        and max(conv.dilation) <= _DILATION_MAX
         and min(conv.in_channels, conv.out_channels) >= _CHANNELS_MIN
         and conv.groups == 1
     )
 
 
 def fits(conv: nn.Conv2d, features: Tensor) -> bool:
-    """Whether the image divides into tiles."""
-    return all(side % (2 * conv.dilation[0]) == 0 for side in features.shape[-2:])
+    """Whether the image divides into tiles, or into images that are smaller than a tile."""
+    dilation = conv.dilation[0]
+    sides = [side // dilation for side in features.shape[-2:]]
+    if any(side % dilation for side in features.shape[-2:]):
+        return False
+    return max(sides) <= SIDE_MAX or all(side % 2 == 0 for side in sides)
 
 
 def convolve(features: Tensor, conv: nn.Conv2d) -> Tensor:
@@ -63,7 +65,8 @@ def convolve(features: Tensor, conv: nn.Conv2d) -> Tensor:
     features = features.to(dtype).contiguous(memory_format=torch.channels_last)
     pixels = split_by(features, 1, dilation).permute(0, 2, 3, 1)
     assert conv.bias is not None
-    output = _Convolution.apply(pixels, conv.weight, conv.bias)
+    small = max(pixels.shape[1:3]) <= SIDE_MAX
+    output = (convolve_small if small else _Convolution.apply)(pixels, conv.weight, conv.bias)
     return merge_by(output.permute(0, 3, 1, 2), dilation, dilation)
 
 

@@ -208,7 +208,7 @@ def test_winograds_convolutions_train_as_direct_ones_in_eager_fp32_in_rows_do(
 ) -> None:
     monkeypatch.setattr(winograd, "_CHANNELS_MIN", 8)
     network = step_of(config_of(cell), Worker()).completion.network
-    assert sum(getattr(module, "by_winograd", False) for module in network.modules()) == 8
+    assert sum(getattr(module, "by_winograd", False) for module in network.modules()) == 10
     assert_close(cell, on_cpu(cell), reference())
 
 

@@ -27,11 +27,16 @@ def gradients(output: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
     return torch.autograd.grad(output, inputs, slope.to(output.dtype))
 
 
+# The last three leave images of 2x2, 2x1 and 1x1 pixels: one matrix product.
+SIDES = {1: (16, 24), 2: (16, 24), 4: (16, 24), 8: (16, 16), 11: (22, 11), 16: (16, 16)}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("dilation", [1, 2, 4])
+@pytest.mark.parametrize("dilation", SIDES)
 def test_outputs_and_all_gradients_are_those_of_the_direct_sum(dilation: int) -> None:
     conv = layer(dilation).double()
-    features = torch.randn(2, 6, 16, 24, dtype=torch.float64).requires_grad_()
+    features = torch.randn(2, 6, *SIDES[dilation], dtype=torch.float64).requires_grad_()
+    assert fits(conv, features)
     output, expected = convolve(features, conv), conv(features)
     torch.testing.assert_close(output, expected, rtol=0, atol=1e-12)
     operands = (features, conv.weight, conv.bias)
@@ -55,8 +60,7 @@ def test_in_bf16_its_rounding_is_of_the_size_that_the_direct_sum_has() -> None:
 def test_it_suits_wide_plain_layers_alone() -> None:
     wide = (winograd._CHANNELS_MIN, winograd._CHANNELS_MIN)
     assert suits(layer(1, wide))
-    assert suits(layer(4, wide))
-    assert not suits(layer(8, wide)), "the direct sum leaves out what lies in the padding"
+    assert suits(layer(16, wide))
     assert not suits(layer(1, (wide[0], wide[0] - 1)))
     assert not suits(nn.Conv2d(*wide, 3, stride=2, padding=1))
     assert not suits(nn.Conv2d(*wide, 5, padding=2))
@@ -64,17 +68,25 @@ def test_it_suits_wide_plain_layers_alone() -> None:
     assert not suits(nn.ConvTranspose2d(*wide, 4, 2, padding=1))
 
 
-def test_eight_layers_of_the_papers_network_are_computed_by_it() -> None:
+def test_ten_layers_of_the_papers_network_are_computed_by_it() -> None:
     network = CompletionNetwork(CompletionConfig())
     network.set_convolution(WINOGRAD)
     blocks = {name: m for name, m in network.named_modules() if isinstance(m, ConvolutionBlock)}
     assert [name for name, block in blocks.items() if block.by_winograd] == [
-        "encoder.3", "encoder.5", "encoder.6", "middle.7", "middle.8", "middle.11", "middle.12",
-        "decoder.14",
+        "encoder.3", "encoder.5", "encoder.6", "middle.7", "middle.8", "middle.9", "middle.10",
+        "middle.11", "middle.12", "decoder.14",
     ]  # fmt: skip
     assert not any(
         getattr(module, "by_winograd", False) for module in plain_copy(network).modules()
     )
+
+
+def test_images_that_divide_into_tiles_or_are_smaller_than_one_fit() -> None:
+    features = {side: torch.zeros(1, 1, side, 16) for side in (8, 16, 24, 20)}
+    assert fits(layer(8), features[8]), "1x2 pixels"
+    assert fits(layer(8), features[16]), "2x2 pixels"
+    assert not fits(layer(8), features[24]), "3x2 pixels"
+    assert not fits(layer(8), features[20]), "not a multiple of the dilation"
 
 
 def test_an_image_that_does_not_divide_into_tiles_is_computed_directly(
