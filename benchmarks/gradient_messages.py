@@ -7,6 +7,7 @@ Times within a step are shares of it by these multiplications, a backward counti
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,10 +19,10 @@ from benchmarks.arithmetic import layer_counts
 from pipeline.config import Config
 from pipeline.networks.registry import build_completion, build_discriminator
 from pipeline.schedule import Phase
+from pipeline.workers.ddp import BUCKET_CAP_MB
 from pipeline.workers.statistics import running_statistics
 
-FIRST_BUCKET_BYTES = 1 << 20  # DistributedDataParallel's limits, where it is not told others
-BUCKET_BYTES = 25 << 20
+FIRST_BUCKET_BYTES = 1 << 20  # DistributedDataParallel's limit, where it is not told any
 _ELEMENT_BYTES = 4  # parameters and gradients are float32 in every precision
 
 
@@ -64,7 +65,7 @@ class StepWork:
 
 def work_of_phases(config: Config) -> dict[Phase, StepWork]:
     """As `pipeline.step` computes them, without micro-batches."""
-    completion, discriminator = _networks(config)
+    completion, discriminator = _networks(config, bucket_limits(config.parallel.bucket_cap_mb))
     c, d = completion.macs, discriminator.macs
     first = 3 * c
     # The completion network forward; the discriminators forward and backward, real and fake.
@@ -81,18 +82,28 @@ def work_of_phases(config: Config) -> dict[Phase, StepWork]:
     }
 
 
-def _networks(config: Config) -> tuple[NetworkGradients, NetworkGradients]:
+def bucket_limits(bucket_cap_mb: int) -> tuple[int, int]:
+    """Bytes of the first bucket that is filled, and of the others."""
+    if bucket_cap_mb == BUCKET_CAP_MB:
+        return FIRST_BUCKET_BYTES, BUCKET_CAP_MB << 20
+    limit = bucket_cap_mb << 20 if bucket_cap_mb else sys.maxsize
+    return limit, limit
+
+
+def _networks(config: Config, limits: tuple[int, int]) -> tuple[NetworkGradients, NetworkGradients]:
     size, patch = config.crop_size, config.discriminator.local_size
     with torch.device("meta"):
         completion, discriminator = build_completion(config), build_discriminator(config)
         images = torch.empty(2, 3, size, size)  # two: batch norm refuses one value a channel
         return (
-            network_gradients(completion, (images, torch.empty(2, 1, size, size))),
-            network_gradients(discriminator, (images, torch.empty(2, 3, patch, patch))),
+            network_gradients(completion, (images, torch.empty(2, 1, size, size)), limits),
+            network_gradients(discriminator, (images, torch.empty(2, 3, patch, patch)), limits),
         )
 
 
-def network_gradients(network: nn.Module, inputs: Sequence[Tensor]) -> NetworkGradients:
+def network_gradients(
+    network: nn.Module, inputs: Sequence[Tensor], limits: tuple[int, int]
+) -> NetworkGradients:
     macs = Counter[str]()
     for layer in layer_counts(network, *((1, *one.shape[1:]) for one in inputs)):
         macs[f"{layer.name}.weight"] += layer.forward_flops // 2
@@ -100,7 +111,7 @@ def network_gradients(network: nn.Module, inputs: Sequence[Tensor]) -> NetworkGr
     total = macs.total()
     sizes = [network.get_parameter(name).numel() * _ELEMENT_BYTES for name in parameters]
     buckets = []
-    for members in bucket_members(sizes):
+    for members in bucket_members(sizes, limits):
         done = sum(macs[name] for name in parameters[members[0] :])
         num_bytes = sum(sizes[index] for index in members)
         buckets.append(Bucket(num_bytes, done / total if total else 1.0))
@@ -108,17 +119,17 @@ def network_gradients(network: nn.Module, inputs: Sequence[Tensor]) -> NetworkGr
     return NetworkGradients(total, tuple(buckets), statistics)
 
 
-def bucket_members(sizes: Sequence[int]) -> list[list[int]]:
+def bucket_members(sizes: Sequence[int], limits: tuple[int, int]) -> list[list[int]]:
     """Parameters, by number, of each bucket, in the order in which the reducer sends them.
 
-    It fills buckets from the first parameter on, the first one to a lower limit, and sends them
-    from the last one on, as a backward makes the gradients.
+    It fills buckets from the first parameter on, each to its limit, and sends them from the last
+    one on, as a backward makes the gradients.
     """
     buckets: list[list[int]] = []
     current: list[int] = []
     for index, _ in enumerate(sizes):
         current.append(index)
-        limit = BUCKET_BYTES if buckets else FIRST_BUCKET_BYTES
+        limit = limits[1] if buckets else limits[0]
         if sum(sizes[member] for member in current) >= limit:
             buckets.append(current)
             current = []

@@ -153,6 +153,7 @@ class ParallelConfig:
     deepspeed_config: str = ""  # a JSON file of its own; empty: launch/deepspeed/zero-N.json
     sync_batch_norm: bool = False  # statistics of the whole batch instead of a worker's share; CUDA
     compress_gradients: bool = False  # they are summed over the ranks in bfloat16
+    bucket_cap_mb: int = 25  # MiB of gradients in one message; 0: all that a network has
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,7 @@ def config_faults(config: Config) -> list[str]:
     faults += engine_faults(config)
     require(config.checkpoint.every_steps >= 1, "checkpoint.every_steps", "at least 1")
     require(config.checkpoint.keep >= 1, "checkpoint.keep", "at least 1")
+    require(config.parallel.bucket_cap_mb >= 0, "parallel.bucket_cap_mb", "at least 0")
     require(config.checkpoint.give_up_after_s >= 1, "checkpoint.give_up_after_s", "at least 1")
     require(config.log.every_steps >= 1, "log.every_steps", "at least 1")
     require(config.log.sheet_every_steps >= 0, "log.sheet_every_steps", "at least 0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import operator
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -53,11 +54,17 @@ def _deepspeed_faults(config: Config) -> list[str]:
             "network and move it by rules of its own, so updates would be left out at other steps "
             "than under ddp; use bf16 or fp32, or another engine"
         )
-    for name, value, reason in (
+    for name, refused, reason in (
         (
             "parallel.compress_gradients",
             config.parallel.compress_gradients,
             "parallel.engine deepspeed sums gradients in buckets of its own, in float32",
+        ),
+        (
+            "parallel.bucket_cap_mb",
+            config.parallel.bucket_cap_mb != type(config.parallel).bucket_cap_mb,
+            "parallel.engine deepspeed has buckets of its own, whose size is reduce_bucket_size in "
+            "its configuration",
         ),
         (
             "train.compile",
@@ -66,8 +73,9 @@ def _deepspeed_faults(config: Config) -> list[str]:
             "have not been held against plain ones there",
         ),
     ):
-        if value:
-            faults.append(f"{name} is True: {reason}; set it to false or use another engine")
+        if refused:
+            value = operator.attrgetter(name)(config)
+            faults.append(f"{name} is {value}: {reason}; leave it out or use another engine")
     return faults
 
 

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.config import OptimizerConfig
 from pipeline.optimizers import build_optimizer
-from pipeline.workers.ddp import REDUCER, Worker
+from pipeline.workers.ddp import Worker, reducer
 from pipeline.workers.player import Player
 
 
@@ -38,7 +38,7 @@ class AccelerateWorker(Worker):
             mixed_precision="no",
             kwargs_handlers=[
                 InitProcessGroupKwargs(backend=backend, timeout=timeout),
-                DistributedDataParallelKwargs(**REDUCER),
+                DistributedDataParallelKwargs(**reducer(self.bucket_cap_mb)),
             ],
         )
         torch.set_num_threads(threads)  # it sets its own where OMP_NUM_THREADS is not set

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pipeline.config import OptimizerConfig
+from pipeline.config import OptimizerConfig, ParallelConfig
 from pipeline.optimizers import build_optimizer
 from pipeline.workers.compression import compress_gradients_
 from pipeline.workers.player import Player
@@ -19,7 +19,7 @@ from pipeline.workers.ranks import Ranks
 
 AUTOCAST_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
-REDUCER: dict[str, Any] = {
+_REDUCER: dict[str, Any] = {
     # Two forwards before one backward must not rewrite buffers in between; they are averaged by
     # RunningStatistics instead, once a step.
     "broadcast_buffers": False,
@@ -30,6 +30,17 @@ REDUCER: dict[str, Any] = {
     # that of one never interrupted.
     "find_unused_parameters": True,
 }
+BUCKET_CAP_MB = (
+    ParallelConfig.bucket_cap_mb
+)  # DistributedDataParallel's own, which goes with a lower limit for the first bucket
+_WHOLE_NETWORK_MB = 1 << 20
+
+
+def reducer(bucket_cap_mb: int) -> dict[str, Any]:
+    """Arguments of DistributedDataParallel."""
+    if bucket_cap_mb == BUCKET_CAP_MB:
+        return _REDUCER
+    return {**_REDUCER, "bucket_cap_mb": bucket_cap_mb or _WHOLE_NETWORK_MB}
 
 
 class Worker(Ranks):
@@ -48,6 +59,7 @@ class Worker(Ranks):
         precision: str = "fp32",
         compress_gradients: bool = False,
         cuda_graphs: bool = False,
+        bucket_cap_mb: int = BUCKET_CAP_MB,
     ) -> None:
         super().__init__(
             rank=rank,
@@ -59,6 +71,7 @@ class Worker(Ranks):
         self.precision = precision
         self.compress_gradients = compress_gradients
         self.cuda_graphs = cuda_graphs
+        self.bucket_cap_mb = bucket_cap_mb
         self.scaler = torch.amp.GradScaler(self.device.type) if precision == "fp16" else None
 
     def autocast(self) -> torch.autocast:
@@ -74,7 +87,7 @@ class Worker(Ranks):
         built = build_optimizer(optimizer, network, capturable=self.cuda_graphs)
         if self.world_size == 1:
             return Player(self, name, network, built, self.scaler)
-        parallel = data_parallel(network, self)
+        parallel = data_parallel(network, self, self.bucket_cap_mb)
         return self._data_parallel_player(name, network, built, parallel)
 
     def _data_parallel_player(
@@ -134,7 +147,9 @@ class DataParallelPlayer(Player):
         self._parallel.require_backward_grad_sync = averaging and self._exchanging
 
 
-def data_parallel(network: nn.Module, ranks: Ranks) -> DistributedDataParallel:
+def data_parallel(
+    network: nn.Module, ranks: Ranks, bucket_cap_mb: int = BUCKET_CAP_MB
+) -> DistributedDataParallel:
     """Collective: every rank must call."""
     with warnings.catch_warnings():
         # torch 2.13 renames broadcast_buffers; the releases before it know no other name.
@@ -142,5 +157,5 @@ def data_parallel(network: nn.Module, ranks: Ranks) -> DistributedDataParallel:
         return DistributedDataParallel(
             network,
             device_ids=[ranks.local_rank] if ranks.device.type == "cuda" else None,
-            **REDUCER,
+            **reducer(bucket_cap_mb),
         )

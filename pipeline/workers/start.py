@@ -55,6 +55,7 @@ def start_worker(config: Config, engine: str = "") -> Worker:
         "device": device,
         "precision": config.train.precision,
         "compress_gradients": config.parallel.compress_gradients,
+        "bucket_cap_mb": config.parallel.bucket_cap_mb,
         "cuda_graphs": config.train.cuda_graphs,
     }
     if engine == "accelerate":

@@ -6,8 +6,7 @@ import torch.distributed as dist
 from torch import nn
 
 from benchmarks.gradient_messages import (
-    BUCKET_BYTES,
-    FIRST_BUCKET_BYTES,
+    bucket_limits,
     bucket_members,
     network_gradients,
     work_of_phases,
@@ -15,22 +14,28 @@ from benchmarks.gradient_messages import (
 from launch.arguments import parse_with_config
 from pipeline.networks.registry import build_completion, build_discriminator
 from pipeline.schedule import Phase
+from pipeline.workers.ddp import reducer
 
 
 def config_of(*arguments):
     return parse_with_config(ArgumentParser(), list(arguments))[1]
 
 
+@pytest.mark.parametrize("bucket_cap_mb", [25, 40, 0])
 @pytest.mark.parametrize("build", [build_completion, build_discriminator])
-def test_buckets_are_those_that_torch_makes(build):
+def test_buckets_are_those_that_torch_makes(build, bucket_cap_mb):
     with torch.device("meta"):
         parameters = list(build(config_of("--config=places2")).parameters())
-    limits = [FIRST_BUCKET_BYTES, BUCKET_BYTES]
+    told = reducer(bucket_cap_mb).get("bucket_cap_mb")
+    limits = [1 << 20, 25 << 20] if told is None else [told << 20]
     theirs, _ = dist._compute_bucket_assignment_by_size(
         parameters, limits, [False] * len(parameters)
     )
-    ours = bucket_members([parameter.numel() * 4 for parameter in parameters])
+    ours = bucket_members(
+        [parameter.numel() * 4 for parameter in parameters], bucket_limits(bucket_cap_mb)
+    )
     assert ours == theirs[::-1]
+    assert bucket_cap_mb or len(ours) == 1
 
 
 def test_operations_are_counted_by_hand():
@@ -40,7 +45,7 @@ def test_operations_are_counted_by_hand():
         nn.Flatten(),
         nn.Linear(4 * 8 * 8, 5, bias=False),
     ).to("meta")
-    found = network_gradients(layers, [torch.empty(2, 3, 4, 4, device="meta")])
+    found = network_gradients(layers, [torch.empty(2, 3, 4, 4, device="meta")], bucket_limits(25))
     macs = [3 * 8 * 9 * 16, 8 * 4 * 4 * 16, 4 * 64 * 5]
     assert found.macs == sum(macs)
     assert found.num_bytes == 4 * (3 * 8 * 9 + 8 * 4 * 4 + 4 * 64 * 5)

@@ -2,9 +2,10 @@
 
     torchrun --nproc_per_node=2 tests/pipeline/switches_job.py SHARDS FOLDER
 
-Compiled networks and compressed gradients under the reducer train as plain ones do, to a
-tolerance; and a run in fp16 with compressed gradients, whose dilation was chosen at its start, goes
-on from the middle to the same bits, its loss scale included.
+Under the reducer compiled networks and compressed gradients train as plain ones do, to a tolerance,
+and gradients in one message to the bit, two workers having but one order to sum in; and a run in
+fp16 with compressed gradients, whose dilation was chosen at its start, goes on from the middle to
+the same bits, its loss scale included.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pipeline.checkpoint import read_checkpoint, step_name
 from pipeline.schedule import Phase
 from pipeline.trainer import train
 from pipeline.workers import Worker, compilation, start_worker
+from pipeline.workers.ddp import BUCKET_CAP_MB
 from tests.pipeline.test_precision import BF16, FP32, Cell, assert_close, config_of, trained
 from tests.small_run import assert_identical, final_tensors, small_config
 
@@ -43,6 +45,12 @@ def check_parity(worker: Worker) -> None:
     )
     assert differs, "nothing was compressed"
     worker.compress_gradients = False
+    worker.bucket_cap_mb = 0
+    packed = trained(config_of(Cell()), worker, phases)
+    for phase, vectors in packed.networks.items():
+        for name, vector in vectors.items():
+            assert torch.equal(vector, plain.networks[phase][name]), (phase, name)
+    worker.bucket_cap_mb = BUCKET_CAP_MB
     compilation.BACKEND = "aot_eager"
     traced = Cell(backend="aot_eager", **FP32)
     assert_close(traced, trained(config_of(traced), worker, phases), plain)
