@@ -163,6 +163,11 @@ def test_the_engine_may_change_on_resume() -> None:
             {"parallel": {"engine": "ddp", "zero_stage": 1, "deepspeed_config": "a"}},
             ["parallel.zero_stage is 1", "parallel.deepspeed_config is 'a'", "that is ddp"],
         ),
+        (
+            {"parallel": {"engine": "deepspeed", "bucket_cap_mb": 0}},
+            ["parallel.bucket_cap_mb is 0: parallel.engine deepspeed has buckets of its own"],
+        ),
+        ({"parallel": {"bucket_cap_mb": -1}}, ["parallel.bucket_cap_mb", "at least 0"]),
         ({"parallel": {"engine": "horovod"}}, ["parallel.engine is 'horovod'", "'deepspeed'"]),
     ],
 )

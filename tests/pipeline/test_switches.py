@@ -115,6 +115,7 @@ def test_switches_that_change_the_roundings_make_another_run() -> None:
         assert config_digest(config_with("train", **{switch: True})) != digest, switch
     for switch in ("sync_batch_norm", "compress_gradients"):
         assert config_digest(config_with("parallel", **{switch: True})) != digest, switch
+    assert config_digest(config_with("parallel", bucket_cap_mb=0)) == digest
 
 
 # Synchronised batch norm and compiled networks beside plain ones
