@@ -2,32 +2,44 @@
 
     python -m benchmarks.generator                                 # 128 pixels, 8 images, on a CPU
     python -m benchmarks.generator --case 256x96 --case 256x12     # on a GPU
+    torchrun --nproc_per_node=8 -m benchmarks.generator --config places2 --output URL
 
 Each setup has a process of its own; all of them run once in every round. The device's peaks are
-measured first, and every layer alone. Writes a JSON result and, beside it, a roofline.
+measured first, and every layer alone. Writes a JSON result and, beside it, a roofline. Under
+torchrun every worker measures its own device, all of them the same at the same time: figures are
+those of the median worker, and a table holds each worker against it.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
+import statistics
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import astuple, replace
 from functools import partial
 from multiprocessing import get_context
-from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from benchmarks.arithmetic import completion_counts
-from benchmarks.command import benchmark_parser, circumstances, command_line
+from benchmarks.command import (
+    batch_of_worker,
+    benchmark_parser,
+    chosen,
+    circumstances,
+    is_configured,
+    run_benchmark,
+)
 from benchmarks.generator_setups import (
     BOTH,
     CPU_SETUPS,
     CUDA_SETUPS,
     FORWARD,
+    TUNED,
     Case,
     GeneratorMeasurement,
     Setup,
@@ -36,71 +48,88 @@ from benchmarks.generator_setups import (
 )  # fmt: skip
 from benchmarks.layer_times import LayerTime, layer_table, time_layers
 from benchmarks.peak import Peak, measured_peak
-from benchmarks.report import print_result
-from benchmarks.result import Figure, Result, Table, write_result
+from benchmarks.result import Figure, Result, Table
 from benchmarks.roofline import draw_roofline
-from benchmarks.rounds import Measured, figures_of, measure_in_rounds
-from shards.cores import available_cores
+from benchmarks.rounds import Measured, figures_of, measure_in_rounds, of_median_worker
+from benchmarks.workers import Workers
+from pipeline.config import CompletionConfig, Config
+from shards.storage import write_bytes
 
 _DEFAULT_CASES = {"cuda": ["256x96", "256x12"], "cpu": ["128x8"]}
 _MEMORY = "memory at the peak"
+_DEFAULTS = (TUNED, replace(TUNED, keeps_memory=False))  # what training does, on a CPU and a GPU
 _COLUMNS = ["", "TFLOP/s", "of matrix peak", "of convolution peak"]
 
 
-def run(options: argparse.Namespace, command: str) -> Result:
-    console = Console(stderr=True)
-    cases = [_case(text, options) for text in options.case or _DEFAULT_CASES[options.device]]
-    chosen = CUDA_SETUPS if options.device == "cuda" else CPU_SETUPS
-    names = options.setup or list(chosen)
-    if unknown := [name for name in names if name not in chosen]:
-        raise ValueError(f"--setup {unknown[0]!r} is none of: {', '.join(chosen)}")
-    setups = {name: chosen[name] for name in names}
+def run(options: argparse.Namespace, config: Config, workers: Workers, command: str) -> Result:
+    if options.device == "cuda":
+        _require_gpus(workers)
+    _require_measurable(config.completion)
+    configured = is_configured(options, config)
+    cases = [
+        _case(text, options, config, workers) for text in _case_texts(options, config, workers)
+    ]
+    known = CUDA_SETUPS if options.device == "cuda" else CPU_SETUPS
+    setups = chosen("--setup", options.setup, known)
+    parameters = circumstances(options, workers)
+    if workers.world_size > 1 and options.device == "cuda":
+        _leave_own_gpu_to_children(workers)
     precisions = dict.fromkeys(setup.precision for setup in setups.values())
-    console.print("the device's peaks")
-    peaks = {
-        one: _aside(partial(_peak, cases[0], one, min(1.0, options.seconds))) for one in precisions
+    workers.say("the device's peaks")
+    seconds = min(1.0, options.seconds)
+    every_peak = {
+        one: workers.each(partial(_aside, partial(_peak, cases[0], one, seconds)))
+        for one in precisions
     }
-    console.print("every layer alone")
+    peaks = {one: _median_peak(every) for one, every in every_peak.items()}
+    workers.say("every layer alone")
     precision = "bf16" if "bf16" in peaks else "fp32"
-    times = _aside(partial(time_layers, cases[0], precision))
+    times = workers.each(partial(_aside, partial(time_layers, cases[0], precision)))[0]
     figures = [figure for one, peak in peaks.items() for figure in _peak_figures(one, peak)]
-    tables = []
+    tables = _peak_table(precision, every_peak[precision], workers)
     for case in cases:
-        own_figures, own_tables = _measure(case, setups, options, peaks, console)
+        own_figures, own_tables = _measure(case, setups, options, peaks, workers)
         figures += own_figures
         tables += own_tables
     tables += [layer_table(direction, own, peaks[precision]) for direction, own in times.items()]
-    picture = _draw(options.output, times, peaks[precision], cases[0], precision)
-    parameters = circumstances(options) | {
+    draw = partial(_draw, options.output, times, peaks[precision], cases[0], precision)
+    picture = workers.on_main(draw) or ""
+    parameters |= {
         "source": ", ".join(case.label for case in cases),
-        "width": options.width,
-        "threads of torch": options.threads if options.device == "cpu" else "not used",
+        "width": cases[0].width,
+        "threads of torch": cases[0].threads if options.device == "cpu" else "not used",
         "seconds for each measurement": options.seconds,
         "layers measured": f"{cases[0].label}, {precision}, channels_last",
     }
+    if configured:
+        parameters["configuration"] = config.name
     return Result("generator", command, parameters, figures, tables=tables, pictures=[picture])
 
 
 def _measure(
     case: Case, setups: dict[str, Setup], options: argparse.Namespace, peaks: dict[str, Peak],
-    console: Console,
+    workers: Workers,
 ) -> tuple[list[Figure], list[Table]]:  # fmt: skip
     measurements = {
         name: GeneratorMeasurement(setup, case, options.seconds) for name, setup in setups.items()
     }
     measured = measure_in_rounds(
-        measurements, options.rounds, lambda message: console.print(f"{case.label}: {message}")
-    )
+        measurements, options.rounds, lambda message: workers.say(f"{case.label}: {message}"),
+        workers,
+    )  # fmt: skip
     counts = completion_counts(config_of(case))
     forward = sum(count.forward_flops for count in counts)
     backward = sum(count.backward_flops(inputs=not count.sees_input) for count in counts)
     figures, tables = [], []
     for what, flops in ((FORWARD, forward), (BOTH, forward + backward)):
-        rates = {
-            name: [speed.images_per_second[what] for speed in speeds]
-            for name, speeds in measured.items()
-            if what in speeds[0].images_per_second
+        of_workers = {
+            name: [[speed.images_per_second[what] for speed in speeds] for speeds in rounds]
+            for name, rounds in measured.items()
+            if what in rounds[0][0].images_per_second
         }
+        if not of_workers:
+            continue
+        rates = of_median_worker(of_workers)
         first, *others = rates
         pairs = [(other, first) for other in others]
         own = figures_of(f"{what}, {case.label}", "images/s", rates, pairs)
@@ -113,6 +142,9 @@ def _measure(
             for figure in own[: len(rates)]
         ]
         tables.append(Table(f"{what}, {case.label}: shares of the peaks", _COLUMNS, rows))
+        name = next((name for name in rates if setups[name] in _DEFAULTS), first)
+        title = f"workers: {what}, {case.label}, {name}"
+        tables += workers.table(title, "images/s", of_workers[name])
     return figures + [_memory_figure(case, *each) for each in measured.items()], tables
 
 
@@ -125,8 +157,9 @@ def _shares(teraflops: float, peak: Peak) -> list[str]:
     ]
 
 
-def _memory_figure(case: Case, name: str, speeds: list[Speed]) -> Figure:
-    megabytes = [speed.peak_bytes / 1e6 for speed in speeds]
+def _memory_figure(case: Case, name: str, rounds: list[list[Speed]]) -> Figure:
+    """Of the worker that took most."""
+    megabytes = [max(speed.peak_bytes for speed in speeds) / 1e6 for speeds in rounds]
     return Figure.of_runs(f"{_MEMORY}, {case.label}", name, "MB", megabytes)
 
 
@@ -139,6 +172,21 @@ def _peak_figures(precision: str, peak: Peak) -> list[Figure]:
             ("copy in memory", "GB/s", peak.memory_gb_per_s),
         )
     ]
+
+
+def _median_peak(peaks: list[Peak]) -> Peak:
+    """Of each kind that of the median worker."""
+    return Peak(*(statistics.median(values) for values in zip(*map(astuple, peaks), strict=True)))
+
+
+def _peak_table(precision: str, peaks: list[Peak], workers: Workers) -> list[Table]:
+    found = []
+    for what, unit, values in (
+        ("convolution", "TFLOP/s", [peak.convolution_tflops for peak in peaks]),
+        ("copy in memory", "GB/s", [peak.memory_gb_per_s for peak in peaks]),
+    ):
+        found += workers.table(f"workers: peaks of the device, {precision}, {what}", unit, [values])
+    return found
 
 
 def _peak(case: Case, precision: str, seconds: float) -> Peak:
@@ -154,20 +202,60 @@ def _aside(call: Callable[[], Measured]) -> Measured:
 
 
 def _draw(
-    output: Path, times: dict[str, list[LayerTime]], peak: Peak, case: Case, precision: str
+    output: str, times: dict[str, list[LayerTime]], peak: Peak, case: Case, precision: str
 ) -> str:
-    picture = output.with_name(f"{output.stem}-roofline.png")
+    """Beside the result; returns the picture's name there."""
+    folder, slash, name = output.rpartition("/")
+    picture = f"{name.removesuffix('.json')}-roofline.png"
     title = f"Layers of the completion network, {case.label}, {precision}"
-    draw_roofline(picture, times, peak, title)
-    return picture.name
+    write_bytes(f"{folder}{slash}{picture}", draw_roofline(times, peak, title))
+    return picture
 
 
-def _case(text: str, options: argparse.Namespace) -> Case:
+def _require_gpus(workers: Workers) -> None:
+    found = torch.cuda.device_count()
+    if not found:
+        raise ValueError("--device cuda: torch finds no GPU here")
+    if workers.local_world_size > found:
+        raise ValueError(
+            f"{workers.local_world_size} workers were started on this machine, which has {found} "
+            f"GPUs; start --nproc_per_node={found}"
+        )
+
+
+def _leave_own_gpu_to_children(workers: Workers) -> None:
+    """Processes that are started from now on see this worker's GPU alone, and call it `cuda`."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    own = visible[workers.local_rank] if visible[0] else str(workers.local_rank)
+    os.environ["CUDA_VISIBLE_DEVICES"] = own
+
+
+def _case_texts(options: argparse.Namespace, config: Config, workers: Workers) -> list[str]:
+    if options.case:
+        return list(options.case)
+    if is_configured(options, config):
+        return [f"{config.crop_size}x{batch_of_worker(config, workers)}"]
+    return _DEFAULT_CASES[options.device]
+
+
+def _case(text: str, options: argparse.Namespace, config: Config, workers: Workers) -> Case:
     match = re.fullmatch(r"(\d+)x(\d+)", text)
     size, batch = map(int, match.groups()) if match else (0, 0)
     if batch < 1 or size < 4 or size % 4:
         raise ValueError(f"--case {text!r} is not SIZExBATCH, such as 256x96, SIZE a multiple of 4")
-    return Case(size, batch, options.width, options.threads, options.device)
+    width = options.width or config.completion.width
+    return Case(size, batch, width, options.threads or workers.cores, options.device)
+
+
+def _require_measurable(config: CompletionConfig) -> None:
+    """The setups are ways of running the paper's network, at any width."""
+    for name in ("kind", "block_order"):
+        asked, measured = getattr(config, name), getattr(CompletionConfig(), name)
+        if asked != measured:
+            raise ValueError(
+                f"completion.{name} is {asked}: the ways of running a network that are compared "
+                f"are of {measured}; measure this one's steps by benchmarks.training"
+            )
 
 
 def main(arguments: list[str]) -> int:
@@ -178,23 +266,18 @@ def main(arguments: list[str]) -> int:
         "--case",
         action="append",
         metavar="SIZExBATCH",
-        help="may be repeated; the first one's layers are listed",
+        help="of each worker; may be repeated, and the first one's layers are listed; default: the "
+        "configuration's crop and share of its batch, if any of it is given",
     )
     parser.add_argument("--setup", action="append", help="only this one, by name; may be repeated")
     parser.add_argument("--seconds", type=float, default=1.0, help="at least, for a measurement")
-    parser.add_argument("--width", type=int, default=64, help="of the network")
-    parser.add_argument("--threads", type=int, default=available_cores(), help="on a CPU")
-    options = parser.parse_args(arguments)
-    try:
-        if options.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("--device cuda: torch finds no GPU here")
-        result = run(options, command_line("generator", arguments))
-        print_result(result)
-        write_result(options.output, result)
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"benchmarks.generator: {error}", file=sys.stderr)
-        return 1
-    return 0
+    parser.add_argument(
+        "--width", type=int, help="of the network; default: that of the configuration"
+    )
+    parser.add_argument(
+        "--threads", type=int, help="on a CPU; default: a worker's share of the cores"
+    )
+    return run_benchmark("generator", parser, arguments, run)
 
 
 if __name__ == "__main__":

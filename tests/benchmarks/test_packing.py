@@ -41,7 +41,7 @@ def test_packing_leaves_nothing_behind(source, tmp_path, monkeypatch):
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
-    assert pack_rate(source, RECIPE, workers=1) > 0
+    assert pack_rate(source, RECIPE, processes=1) > 0
     assert list(scratch.iterdir()) == []
 
 
