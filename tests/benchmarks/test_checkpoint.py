@@ -9,6 +9,7 @@ import torch
 
 from benchmarks.checkpoint import HELD, STEP, measure_loop, measure_store
 from benchmarks.checkpoint_parts import longest_pause_s
+from pipeline.workers import Worker
 
 
 def small_state() -> SimpleNamespace:
@@ -17,13 +18,13 @@ def small_state() -> SimpleNamespace:
 
 
 def test_a_round_of_the_loop_ends_also_with_a_store_that_hangs(tmp_path: Path) -> None:
-    runs = measure_loop(small_state(), lambda: time.sleep(0.001), str(tmp_path), steps=3)
+    runs = measure_loop(small_state(), lambda: time.sleep(0.001), str(tmp_path), 3, Worker())
     assert runs[STEP][0] >= 0.001
     assert runs[HELD][0] > 0
 
 
 def test_the_store_is_measured_by_what_it_really_reads_and_writes(tmp_path: Path) -> None:
-    assert all(value > 0 for runs in measure_store(small_state(), str(tmp_path)).values()
+    assert all(value > 0 for runs in measure_store(small_state(), str(tmp_path), Worker()).values()
                for value in runs)  # fmt: skip
     assert (tmp_path / "step-000000001" / "completion.safetensors").stat().st_size > 40_000
 
