@@ -13,15 +13,10 @@ those of the median worker, and a table holds each worker against it.
 from __future__ import annotations
 
 import argparse
-import os
 import re
-import statistics
 import sys
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import astuple, replace
+from dataclasses import replace
 from functools import partial
-from multiprocessing import get_context
 
 import torch
 
@@ -47,10 +42,19 @@ from benchmarks.generator_setups import (
     config_of,
 )  # fmt: skip
 from benchmarks.layer_times import LayerTime, layer_table, time_layers
-from benchmarks.peak import Peak, measured_peak
+from benchmarks.peak import Peak
 from benchmarks.result import Figure, Result, Table
 from benchmarks.roofline import draw_roofline
-from benchmarks.rounds import Measured, figures_of, measure_in_rounds, of_median_worker
+from benchmarks.rounds import figures_of, measure_in_rounds, of_median_worker
+from benchmarks.worker_devices import (
+    aside,
+    leave_own_gpu_to_children,
+    measured_peaks,
+    median_peak,
+    peak_table,
+    require_gpus,
+    setups_without_compiler,
+)
 from benchmarks.workers import Workers
 from pipeline.config import CompletionConfig, Config
 from shards.storage import write_bytes
@@ -63,7 +67,9 @@ _COLUMNS = ["", "TFLOP/s", "of matrix peak", "of convolution peak"]
 
 def run(options: argparse.Namespace, config: Config, workers: Workers, command: str) -> Result:
     if options.device == "cuda":
-        _require_gpus(workers)
+        require_gpus(workers)
+        if workers.world_size > 1:
+            leave_own_gpu_to_children(workers)
     _require_measurable(config.completion)
     configured = is_configured(options, config)
     cases = [
@@ -71,22 +77,25 @@ def run(options: argparse.Namespace, config: Config, workers: Workers, command: 
     ]
     known = CUDA_SETUPS if options.device == "cuda" else CPU_SETUPS
     setups = chosen("--setup", options.setup, known)
+    lacking: dict[str, str] = {}
+    for own in workers.gathered(setups_without_compiler(setups, options.device)):
+        lacking |= own
+    for name, reason in lacking.items():
+        workers.say(f"{name}: not measured: {reason}")
+    setups = {name: setup for name, setup in setups.items() if name not in lacking}
+    if not setups:
+        raise ValueError("no setup is left to measure: each of them needs a compiler")
     parameters = circumstances(options, workers)
-    if workers.world_size > 1 and options.device == "cuda":
-        _leave_own_gpu_to_children(workers)
     precisions = dict.fromkeys(setup.precision for setup in setups.values())
     workers.say("the device's peaks")
     seconds = min(1.0, options.seconds)
-    every_peak = {
-        one: workers.each(partial(_aside, partial(_peak, cases[0], one, seconds)))
-        for one in precisions
-    }
-    peaks = {one: _median_peak(every) for one, every in every_peak.items()}
+    every_peak = measured_peaks(cases[0], precisions, seconds, workers)
+    peaks = {one: median_peak(every) for one, every in every_peak.items()}
     workers.say("every layer alone")
     precision = "bf16" if "bf16" in peaks else "fp32"
-    times = workers.each(partial(_aside, partial(time_layers, cases[0], precision)))[0]
+    times = workers.each(partial(aside, partial(time_layers, cases[0], precision)))[0]
     figures = [figure for one, peak in peaks.items() for figure in _peak_figures(one, peak)]
-    tables = _peak_table(precision, every_peak[precision], workers)
+    tables = peak_table(precision, every_peak[precision], workers)
     for case in cases:
         own_figures, own_tables = _measure(case, setups, options, peaks, workers)
         figures += own_figures
@@ -103,6 +112,8 @@ def run(options: argparse.Namespace, config: Config, workers: Workers, command: 
     }
     if configured:
         parameters["configuration"] = config.name
+    if lacking:
+        parameters["setups not measured"] = lacking
     return Result("generator", command, parameters, figures, tables=tables, pictures=[picture])
 
 
@@ -174,33 +185,6 @@ def _peak_figures(precision: str, peak: Peak) -> list[Figure]:
     ]
 
 
-def _median_peak(peaks: list[Peak]) -> Peak:
-    """Of each kind that of the median worker."""
-    return Peak(*(statistics.median(values) for values in zip(*map(astuple, peaks), strict=True)))
-
-
-def _peak_table(precision: str, peaks: list[Peak], workers: Workers) -> list[Table]:
-    found = []
-    for what, unit, values in (
-        ("convolution", "TFLOP/s", [peak.convolution_tflops for peak in peaks]),
-        ("copy in memory", "GB/s", [peak.memory_gb_per_s for peak in peaks]),
-    ):
-        found += workers.table(f"workers: peaks of the device, {precision}, {what}", unit, [values])
-    return found
-
-
-def _peak(case: Case, precision: str, seconds: float) -> Peak:
-    if case.device == "cpu":
-        torch.set_num_threads(case.threads)
-    return measured_peak(torch.device(case.device), precision, seconds)
-
-
-def _aside(call: Callable[[], Measured]) -> Measured:
-    """In a process of its own, which leaves neither threads nor memory behind."""
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        return pool.submit(call).result()
-
-
 def _draw(
     output: str, times: dict[str, list[LayerTime]], peak: Peak, case: Case, precision: str
 ) -> str:
@@ -210,24 +194,6 @@ def _draw(
     title = f"Layers of the completion network, {case.label}, {precision}"
     write_bytes(f"{folder}{slash}{picture}", draw_roofline(times, peak, title))
     return picture
-
-
-def _require_gpus(workers: Workers) -> None:
-    found = torch.cuda.device_count()
-    if not found:
-        raise ValueError("--device cuda: torch finds no GPU here")
-    if workers.local_world_size > found:
-        raise ValueError(
-            f"{workers.local_world_size} workers were started on this machine, which has {found} "
-            f"GPUs; start --nproc_per_node={found}"
-        )
-
-
-def _leave_own_gpu_to_children(workers: Workers) -> None:
-    """Processes that are started from now on see this worker's GPU alone, and call it `cuda`."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    own = visible[workers.local_rank] if visible[0] else str(workers.local_rank)
-    os.environ["CUDA_VISIBLE_DEVICES"] = own
 
 
 def _case_texts(options: argparse.Namespace, config: Config, workers: Workers) -> list[str]:

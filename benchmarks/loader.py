@@ -145,7 +145,7 @@ def _peer_pairs(peers: Peers) -> list[Pair]:
     return pairs
 
 
-def _peers_of(options: argparse.Namespace, case: LoadCase, folder: Path, workers: Workers) -> Peers:
+def peers_of(options: argparse.Namespace, case: LoadCase, folder: Path, workers: Workers) -> Peers:
     """They load the images of the first case. What one worker cannot measure none does."""
     images = {
         "shards": case.shards,
@@ -231,7 +231,7 @@ def run(options: argparse.Namespace, config: Config, workers: Workers, command: 
         manifest = load_manifest(shards)
         crop_size = manifest.recipe.crop_size
         cases = cases_of(shards, crop_size, batch_size, config if configured else None, workers)
-        peers = _peers_of(options, cases[DIRECT], Path(folder) / "peers", workers)
+        peers = peers_of(options, cases[DIRECT], Path(folder) / "peers", workers)
         sizes = [entry.size_bytes for split in manifest.splits.values() for entry in split]
         parameters |= {
             "source": source_label(options, SHIPPED_LABEL),
