@@ -210,7 +210,8 @@ def _case(text: str, options: argparse.Namespace, config: Config, workers: Worke
     if batch < 1 or size < 4 or size % 4:
         raise ValueError(f"--case {text!r} is not SIZExBATCH, such as 256x96, SIZE a multiple of 4")
     width = options.width or config.completion.width
-    return Case(size, batch, width, options.threads or workers.cores, options.device)
+    threads = options.threads or config.train.threads or workers.cores
+    return Case(size, batch, width, threads, options.device)
 
 
 def _require_measurable(config: CompletionConfig) -> None:
