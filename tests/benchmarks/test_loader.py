@@ -1,4 +1,5 @@
 import threading
+from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
@@ -11,7 +12,7 @@ from benchmarks.inputs import pack_both_ways, write_shipped_parts
 from benchmarks.loading_candidates import measure_rate, shards_of_worker
 from benchmarks.loading_from_store import DOWNLOADED, FROM_STORE
 from benchmarks.result import read_result
-from benchmarks.workers import Workers
+from benchmarks.workers import ALONE, Workers
 from pipeline.config import Config
 from tests.shards.pictures import write_class_folders
 from tests.torchrun import run, torchrun_command
@@ -114,6 +115,13 @@ def test_a_worker_reads_its_own_lanes_by_the_configurations_crops():
     assert (spec.batch_size, list(spec.lanes), spec.decode_threads) == (32, [*range(8, 16)], 3)
     data = Config().data
     assert (spec.short_side_min, spec.short_side_max) == (data.short_side_min, data.short_side_max)
+
+
+def test_without_webdataset_its_pipelines_are_listed_as_not_measured(packed, tmp_path, monkeypatch):
+    monkeypatch.setattr(loader.importlib.util, "find_spec", lambda name: None)
+    case = loader.cases_of(packed[0], crop_size=32, batch_size=4)[loader.DIRECT]
+    peers = loader.peers_of(Namespace(peers=[], seconds=0.01), case, tmp_path, ALONE)
+    assert peers.not_measured.keys() == {loader.PIL, loader.SIMPLEJPEG}
 
 
 @pytest.mark.dist
