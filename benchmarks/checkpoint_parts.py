@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
@@ -12,38 +15,51 @@ import fsspec
 from fsspec.spec import AbstractFileSystem
 
 from benchmarks.measured_steps import random_batch, state_without_data, training_step
-from pipeline.config import parse_config
+from benchmarks.peak import settle
+from pipeline.config import Config
 from pipeline.schedule import Phase
 from pipeline.state import RunState
 from pipeline.workers import Worker
+from shards.storage import join_url, remove_tree
 
 
 def training_state(
-    batch_size: int, crop_size: int
+    config: Config, worker: Worker
 ) -> tuple[RunState, Callable[[], None], dict[str, Any]]:
-    """The state of a run in its joint phase, what makes a step of it, and what to say of both."""
-    config = parse_config(
-        {
-            "pack": {"crop_size": crop_size},
-            "train": {"batch_size": batch_size, "precision": "fp32"},
-        }
-    )
-    worker = Worker()
+    """The state of a run in its joint phase, what makes a step of it, and what to say of both.
+
+    Collective: every rank must call, also what makes a step.
+    """
     state = state_without_data(config, worker)
     step = training_step(config, worker, state.completion, state.discriminator)
     batch = random_batch(config, worker)
 
     def make_step() -> None:
         step(Phase.JOINT, batch)
+        settle(worker.device)
 
     make_step()  # warms up, and makes the optimizers' state
     tensors = [t for group in state.tensors().values() for t in group.values()]
     return state, make_step, {
-        "batch size": batch_size,
-        "crop size, pixels": crop_size,
+        "batch size": config.train.batch_size // worker.world_size,
+        "crop size, pixels": config.crop_size,
         "tensors": len(tensors),
         "bytes of all tensors": sum(t.numel() * t.element_size() for t in tensors),
     }  # fmt: skip
+
+
+@contextmanager
+def checkpoint_store(url: str) -> Iterator[str]:
+    """A folder of its own below `url`, removed afterwards; without one a temporary one."""
+    if not url:
+        with tempfile.TemporaryDirectory(prefix="glcic-benchmark-") as folder:
+            yield folder
+        return
+    folder = join_url(url, f"checkpoint-benchmark-{uuid.uuid4().hex[:8]}")
+    try:
+        yield folder
+    finally:
+        remove_tree(folder)
 
 
 class _HangingFileSystem(AbstractFileSystem):

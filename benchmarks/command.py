@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from benchmarks.result import RESULTS_FOLDER
+from benchmarks.report import publish
+from benchmarks.result import RESULTS_FOLDER, Result
+from benchmarks.workers import Workers, launched_workers
+from launch.arguments import parse_with_config
+from pipeline.config import Config
+from pipeline.config_faults import world_size_faults
+from pipeline.faults import FaultElsewhere
 
-# Their values name folders of the machine.
+T = TypeVar("T")
+Measure = Callable[[argparse.Namespace, Config, Workers, str], Result]
+
+# Their values name folders of the machine, or buckets.
 _PRIVATE_OPTIONS = (
-    "--source", "--shards", "--data.shards", "--data.cache", "--output", "--peers",
+    "--source", "--shards", "--store", "--output", "--peers", "--folder", "--data.shards",
+    "--data.cache", "--data.mixture", "--evaluation.shards", "--checkpoint.url",
+    "--start.checkpoint",
 )  # fmt: skip
+_PATH = re.compile(r"/|[~.].*/|[\w+.-]+://")  # so begins one that shows more than a file's name
 
 
 def benchmark_parser(name: str, description: str | None) -> argparse.ArgumentParser:
@@ -23,7 +38,7 @@ def benchmark_parser(name: str, description: str | None) -> argparse.ArgumentPar
     )
     parser.add_argument(
         "--source",
-        type=Path,
+        type=_local_folder,
         metavar="FOLDER",
         help="photographs to measure with; default: parts of the photographs that ship",
     )
@@ -31,8 +46,9 @@ def benchmark_parser(name: str, description: str | None) -> argparse.ArgumentPar
     parser.add_argument("--note", default="", help="about the run, for the reader of the results")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
-        "--crop-size", type=int, default=256, help="short side of what is packed, pixels"
-    )
+        "--crop-size", type=int, help="short side of what is packed, pixels; default: that of the "
+        "configuration, if any of it is given, else 256",
+    )  # fmt: skip
     parser.add_argument(
         "--peers",
         action="append",
@@ -43,12 +59,61 @@ def benchmark_parser(name: str, description: str | None) -> argparse.ArgumentPar
     )
     parser.add_argument(
         "--output",
-        type=Path,
-        default=RESULTS_FOLDER / f"{name}.json",
-        metavar="FILE",
-        help=f"where the result is written; default: benchmarks/results/{name}.json",
+        default=str(RESULTS_FOLDER / f"{name}.json"),
+        metavar="URL",
+        help=f"file or URL of the result; default: benchmarks/results/{name}.json",
     )
     return parser
+
+
+def _local_folder(text: str) -> Path:
+    if "://" in text:
+        raise argparse.ArgumentTypeError(f"{text}: must be a folder of this machine, not a URL")
+    return Path(text)
+
+
+def run_benchmark(
+    name: str, parser: argparse.ArgumentParser, arguments: list[str], measure: Measure
+) -> int:
+    """Runs it on every worker of the launch, of which rank 0 publishes the result; returns the exit
+    status.
+    """
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    speaker = f"benchmarks.{name}: worker {os.environ['RANK']}" if several else f"benchmarks.{name}"
+    try:
+        options, config = parse_with_config(parser, arguments)
+        with launched_workers() as workers:
+            result = measure(options, config, workers, command_line(name, arguments))
+            workers.on_main(lambda: publish(result, options.output))
+    except FaultElsewhere:
+        return 1
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"{speaker}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def is_configured(options: argparse.Namespace, config: Config) -> bool:
+    """Whether a preset or any field of the configuration was given."""
+    return bool(options.config) or config != Config()
+
+
+def chosen_crop_size(options: argparse.Namespace, config: Config) -> int:
+    return int(options.crop_size or (config.crop_size if is_configured(options, config) else 256))
+
+
+def batch_of_worker(config: Config, workers: Workers) -> int:
+    """Its share of the configuration's batch. Raises ValueError where it cannot be shared."""
+    if faults := world_size_faults(config, workers.world_size):
+        raise ValueError("; ".join(faults))
+    return config.train.batch_size // workers.world_size
+
+
+def chosen(option: str, names: list[str] | None, known: Mapping[str, T]) -> dict[str, T]:
+    """Those that were asked for, by name; none asked for: all. Raises ValueError."""
+    if unknown := [name for name in names or () if name not in known]:
+        raise ValueError(f"{option} {unknown[0]!r} is none of: {', '.join(known)}")
+    return {name: one for name, one in known.items() if not names or name in names}
 
 
 def command_line(name: str, arguments: list[str]) -> str:
@@ -56,14 +121,14 @@ def command_line(name: str, arguments: list[str]) -> str:
     words = [f"python -m benchmarks.{name}"]
     hide_next = False
     for argument in arguments:
-        option, equals, _ = argument.partition("=")
-        if hide_next:
+        option, equals, value = argument.partition("=")
+        if hide_next or _PATH.match(argument):
             words.append("PATH")
-        elif equals and option in _PRIVATE_OPTIONS:
+        elif equals and (option.replace("_", "-") in _PRIVATE_OPTIONS or _PATH.match(value)):
             words.append(f"{option}=PATH")
         else:
             words.append(f'"{argument}"' if " " in argument else argument)
-        hide_next = argument in _PRIVATE_OPTIONS
+        hide_next = argument.replace("_", "-") in _PRIVATE_OPTIONS
     return " ".join(words)
 
 
@@ -75,8 +140,11 @@ def source_label(options: argparse.Namespace, default: str) -> str:
     return "photographs of one's own" if own else default
 
 
-def circumstances(options: argparse.Namespace) -> dict[str, Any]:
+def circumstances(options: argparse.Namespace, workers: Workers) -> dict[str, Any]:
     """Parameters that every result has."""
+    if options.rounds < 1:
+        raise ValueError(f"--rounds is {options.rounds}: at least 1")
     load = round(os.getloadavg()[0], 2)
     note = {"note": options.note} if options.note else {}
-    return {**note, "rounds": options.rounds, "load average at the start": load}
+    own = workers.parameters()
+    return {**note, **own, "rounds": options.rounds, "load average at the start": load}

@@ -2,9 +2,12 @@
 
     python -m benchmarks.generator                                 # 128 pixels, 8 images, on a CPU
     python -m benchmarks.generator --case 256x96 --case 256x12     # on a GPU
+    torchrun --nproc_per_node=8 -m benchmarks.generator --config places2 --output URL
 
 Each setup has a process of its own; all of them run once in every round. The device's peaks are
-measured first, and every layer alone. Writes a JSON result and, beside it, a roofline.
+measured first, and every layer alone. Writes a JSON result and, beside it, a roofline. Under
+torchrun every worker measures its own device, all of them the same at the same time: figures are
+those of the median worker, and a table holds each worker against it.
 """
 
 from __future__ import annotations
@@ -12,22 +15,26 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
-from multiprocessing import get_context
-from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from benchmarks.arithmetic import completion_counts
-from benchmarks.command import benchmark_parser, circumstances, command_line
+from benchmarks.command import (
+    batch_of_worker,
+    benchmark_parser,
+    chosen,
+    circumstances,
+    is_configured,
+    run_benchmark,
+)
 from benchmarks.generator_setups import (
     BOTH,
     CPU_SETUPS,
     CUDA_SETUPS,
     FORWARD,
+    TUNED,
     Case,
     GeneratorMeasurement,
     Setup,
@@ -35,72 +42,105 @@ from benchmarks.generator_setups import (
     config_of,
 )  # fmt: skip
 from benchmarks.layer_times import LayerTime, layer_table, time_layers
-from benchmarks.peak import Peak, measured_peak
-from benchmarks.report import print_result
-from benchmarks.result import Figure, Result, Table, write_result
+from benchmarks.peak import Peak
+from benchmarks.result import Figure, Result, Table
 from benchmarks.roofline import draw_roofline
-from benchmarks.rounds import Measured, figures_of, measure_in_rounds
-from shards.cores import available_cores
+from benchmarks.rounds import figures_of, measure_in_rounds, of_median_worker
+from benchmarks.worker_devices import (
+    aside,
+    leave_own_gpu_to_children,
+    measured_peaks,
+    median_peak,
+    peak_table,
+    require_gpus,
+    setups_without_compiler,
+)
+from benchmarks.workers import Workers
+from pipeline.config import CompletionConfig, Config
+from shards.storage import write_bytes
 
 _DEFAULT_CASES = {"cuda": ["256x96", "256x12"], "cpu": ["128x8"]}
 _MEMORY = "memory at the peak"
+_DEFAULTS = (TUNED, replace(TUNED, keeps_memory=False))  # what training does, on a CPU and a GPU
 _COLUMNS = ["", "TFLOP/s", "of matrix peak", "of convolution peak"]
 
 
-def run(options: argparse.Namespace, command: str) -> Result:
-    console = Console(stderr=True)
-    cases = [_case(text, options) for text in options.case or _DEFAULT_CASES[options.device]]
-    chosen = CUDA_SETUPS if options.device == "cuda" else CPU_SETUPS
-    names = options.setup or list(chosen)
-    if unknown := [name for name in names if name not in chosen]:
-        raise ValueError(f"--setup {unknown[0]!r} is none of: {', '.join(chosen)}")
-    setups = {name: chosen[name] for name in names}
+def run(options: argparse.Namespace, config: Config, workers: Workers, command: str) -> Result:
+    if options.device == "cuda":
+        require_gpus(workers)
+        if workers.world_size > 1:
+            leave_own_gpu_to_children(workers)
+    _require_measurable(config.completion)
+    configured = is_configured(options, config)
+    cases = [
+        _case(text, options, config, workers) for text in _case_texts(options, config, workers)
+    ]
+    known = CUDA_SETUPS if options.device == "cuda" else CPU_SETUPS
+    setups = chosen("--setup", options.setup, known)
+    lacking: dict[str, str] = {}
+    for own in workers.gathered(setups_without_compiler(setups, options.device)):
+        lacking |= own
+    for name, reason in lacking.items():
+        workers.say(f"{name}: not measured: {reason}")
+    setups = {name: setup for name, setup in setups.items() if name not in lacking}
+    if not setups:
+        raise ValueError("no setup is left to measure: each of them needs a compiler")
+    parameters = circumstances(options, workers)
     precisions = dict.fromkeys(setup.precision for setup in setups.values())
-    console.print("the device's peaks")
-    peaks = {
-        one: _aside(partial(_peak, cases[0], one, min(1.0, options.seconds))) for one in precisions
-    }
-    console.print("every layer alone")
+    workers.say("the device's peaks")
+    seconds = min(1.0, options.seconds)
+    every_peak = measured_peaks(cases[0], precisions, seconds, workers)
+    peaks = {one: median_peak(every) for one, every in every_peak.items()}
+    workers.say("every layer alone")
     precision = "bf16" if "bf16" in peaks else "fp32"
-    times = _aside(partial(time_layers, cases[0], precision))
+    times = workers.each(partial(aside, partial(time_layers, cases[0], precision)))[0]
     figures = [figure for one, peak in peaks.items() for figure in _peak_figures(one, peak)]
-    tables = []
+    tables = peak_table(precision, every_peak[precision], workers)
     for case in cases:
-        own_figures, own_tables = _measure(case, setups, options, peaks, console)
+        own_figures, own_tables = _measure(case, setups, options, peaks, workers)
         figures += own_figures
         tables += own_tables
     tables += [layer_table(direction, own, peaks[precision]) for direction, own in times.items()]
-    picture = _draw(options.output, times, peaks[precision], cases[0], precision)
-    parameters = circumstances(options) | {
+    draw = partial(_draw, options.output, times, peaks[precision], cases[0], precision)
+    picture = workers.on_main(draw) or ""
+    parameters |= {
         "source": ", ".join(case.label for case in cases),
-        "width": options.width,
-        "threads of torch": options.threads if options.device == "cpu" else "not used",
+        "width": cases[0].width,
+        "threads of torch": cases[0].threads if options.device == "cpu" else "not used",
         "seconds for each measurement": options.seconds,
         "layers measured": f"{cases[0].label}, {precision}, channels_last",
     }
+    if configured:
+        parameters["configuration"] = config.name
+    if lacking:
+        parameters["setups not measured"] = lacking
     return Result("generator", command, parameters, figures, tables=tables, pictures=[picture])
 
 
 def _measure(
     case: Case, setups: dict[str, Setup], options: argparse.Namespace, peaks: dict[str, Peak],
-    console: Console,
+    workers: Workers,
 ) -> tuple[list[Figure], list[Table]]:  # fmt: skip
     measurements = {
         name: GeneratorMeasurement(setup, case, options.seconds) for name, setup in setups.items()
     }
     measured = measure_in_rounds(
-        measurements, options.rounds, lambda message: console.print(f"{case.label}: {message}")
-    )
+        measurements, options.rounds, lambda message: workers.say(f"{case.label}: {message}"),
+        workers,
+    )  # fmt: skip
     counts = completion_counts(config_of(case))
     forward = sum(count.forward_flops for count in counts)
     backward = sum(count.backward_flops(inputs=not count.sees_input) for count in counts)
     figures, tables = [], []
     for what, flops in ((FORWARD, forward), (BOTH, forward + backward)):
-        rates = {
-            name: [speed.images_per_second[what] for speed in speeds]
-            for name, speeds in measured.items()
-            if what in speeds[0].images_per_second
+        of_workers = {
+            name: [[speed.images_per_second[what] for speed in speeds] for speeds in rounds]
+            for name, rounds in measured.items()
+            if what in rounds[0][0].images_per_second
         }
+        if not of_workers:
+            continue
+        rates = of_median_worker(of_workers)
         first, *others = rates
         pairs = [(other, first) for other in others]
         own = figures_of(f"{what}, {case.label}", "images/s", rates, pairs)
@@ -113,6 +153,9 @@ def _measure(
             for figure in own[: len(rates)]
         ]
         tables.append(Table(f"{what}, {case.label}: shares of the peaks", _COLUMNS, rows))
+        name = next((name for name in rates if setups[name] in _DEFAULTS), first)
+        title = f"workers: {what}, {case.label}, {name}"
+        tables += workers.table(title, "images/s", of_workers[name])
     return figures + [_memory_figure(case, *each) for each in measured.items()], tables
 
 
@@ -125,8 +168,9 @@ def _shares(teraflops: float, peak: Peak) -> list[str]:
     ]
 
 
-def _memory_figure(case: Case, name: str, speeds: list[Speed]) -> Figure:
-    megabytes = [speed.peak_bytes / 1e6 for speed in speeds]
+def _memory_figure(case: Case, name: str, rounds: list[list[Speed]]) -> Figure:
+    """Of the worker that took most."""
+    megabytes = [max(speed.peak_bytes for speed in speeds) / 1e6 for speeds in rounds]
     return Figure.of_runs(f"{_MEMORY}, {case.label}", name, "MB", megabytes)
 
 
@@ -141,33 +185,44 @@ def _peak_figures(precision: str, peak: Peak) -> list[Figure]:
     ]
 
 
-def _peak(case: Case, precision: str, seconds: float) -> Peak:
-    if case.device == "cpu":
-        torch.set_num_threads(case.threads)
-    return measured_peak(torch.device(case.device), precision, seconds)
-
-
-def _aside(call: Callable[[], Measured]) -> Measured:
-    """In a process of its own, which leaves neither threads nor memory behind."""
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        return pool.submit(call).result()
-
-
 def _draw(
-    output: Path, times: dict[str, list[LayerTime]], peak: Peak, case: Case, precision: str
+    output: str, times: dict[str, list[LayerTime]], peak: Peak, case: Case, precision: str
 ) -> str:
-    picture = output.with_name(f"{output.stem}-roofline.png")
+    """Beside the result; returns the picture's name there."""
+    folder, slash, name = output.rpartition("/")
+    picture = f"{name.removesuffix('.json')}-roofline.png"
     title = f"Layers of the completion network, {case.label}, {precision}"
-    draw_roofline(picture, times, peak, title)
-    return picture.name
+    write_bytes(f"{folder}{slash}{picture}", draw_roofline(times, peak, title))
+    return picture
 
 
-def _case(text: str, options: argparse.Namespace) -> Case:
+def _case_texts(options: argparse.Namespace, config: Config, workers: Workers) -> list[str]:
+    if options.case:
+        return list(options.case)
+    if is_configured(options, config):
+        return [f"{config.crop_size}x{batch_of_worker(config, workers)}"]
+    return _DEFAULT_CASES[options.device]
+
+
+def _case(text: str, options: argparse.Namespace, config: Config, workers: Workers) -> Case:
     match = re.fullmatch(r"(\d+)x(\d+)", text)
     size, batch = map(int, match.groups()) if match else (0, 0)
     if batch < 1 or size < 4 or size % 4:
         raise ValueError(f"--case {text!r} is not SIZExBATCH, such as 256x96, SIZE a multiple of 4")
-    return Case(size, batch, options.width, options.threads, options.device)
+    width = options.width or config.completion.width
+    threads = options.threads or config.train.threads or workers.cores
+    return Case(size, batch, width, threads, options.device)
+
+
+def _require_measurable(config: CompletionConfig) -> None:
+    """The setups are ways of running the paper's network, at any width."""
+    for name in ("kind", "block_order"):
+        asked, measured = getattr(config, name), getattr(CompletionConfig(), name)
+        if asked != measured:
+            raise ValueError(
+                f"completion.{name} is {asked}: the ways of running a network that are compared "
+                f"are of {measured}; measure this one's steps by benchmarks.training"
+            )
 
 
 def main(arguments: list[str]) -> int:
@@ -178,23 +233,18 @@ def main(arguments: list[str]) -> int:
         "--case",
         action="append",
         metavar="SIZExBATCH",
-        help="may be repeated; the first one's layers are listed",
+        help="of each worker; may be repeated, and the first one's layers are listed; default: the "
+        "configuration's crop and share of its batch, if any of it is given",
     )
     parser.add_argument("--setup", action="append", help="only this one, by name; may be repeated")
     parser.add_argument("--seconds", type=float, default=1.0, help="at least, for a measurement")
-    parser.add_argument("--width", type=int, default=64, help="of the network")
-    parser.add_argument("--threads", type=int, default=available_cores(), help="on a CPU")
-    options = parser.parse_args(arguments)
-    try:
-        if options.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("--device cuda: torch finds no GPU here")
-        result = run(options, command_line("generator", arguments))
-        print_result(result)
-        write_result(options.output, result)
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"benchmarks.generator: {error}", file=sys.stderr)
-        return 1
-    return 0
+    parser.add_argument(
+        "--width", type=int, help="of the network; default: that of the configuration"
+    )
+    parser.add_argument(
+        "--threads", type=int, help="on a CPU; default: a worker's share of the cores"
+    )
+    return run_benchmark("generator", parser, arguments, run)
 
 
 if __name__ == "__main__":

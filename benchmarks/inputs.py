@@ -49,14 +49,14 @@ def benchmark_recipe(crop_size: int, short_side: int, **others: Any) -> PackReci
 
 
 def pack_both_ways(
-    source: Path, folder: Path, crop_size: int, repeat: int = 1
+    source: Path, folder: Path, crop_size: int, repeat: int = 1, workers: int = 1
 ) -> tuple[str, Manifest]:
     """A set in which every photograph is both in "train" (aspect kept, short side up to 1.5 times
-    the crop) and, `repeat` times, in "val" (square, as large as the crop). Returns its folder and
-    manifest."""
+    the crop) and, `repeat` times, in "val" (square, as large as the crop); both once for each
+    worker, whose shares are then as large as one's alone. Returns its folder and manifest."""
     both = folder / "both"
     both.mkdir(parents=True)
-    for split, copies in (("train", 1), ("val", repeat)):
+    for split, copies in (("train", workers), ("val", repeat * workers)):
         (both / split).mkdir()
         for number in range(copies):
             link = both / split / f"copy-{number}"

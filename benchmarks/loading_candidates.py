@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,29 +20,39 @@ import simplejpeg
 from PIL import Image
 
 from shards.batches import BatchAssembler, ReaderSpec
+from shards.cache import ShardCache
 from shards.dataset import ShardSet
 from shards.manifest import load_manifest
+from shards.open_shard import OpenShard
 from shards.reader import ShardReader
-from shards.storage import join_url
+from shards.storage import is_local, join_url
 
 Batches = Generator[int, None, None]  # of the numbers of images
 
 _EPOCHS = 10_000  # more than any measurement reads
 _LAST_STEP = 1_000_000_000
 _SHUFFLE_BUFFER = 100  # samples, and shards, of webdataset
+_HELD_BYTES = 1 << 30  # of JPEGs in memory, for bare decoding
+_CACHED_SHARDS = 4  # of a remote set, for loaders that read files
 
 
 @dataclass(frozen=True)
 class LoadCase:
-    """What is loaded: crops of `crop_size`, cut where the short side, drawn from [crop_size,
-    short_side_max], says. Equal sizes and no flip decode images of "val" without resampling."""
+    """What a worker loads: crops of `crop_size`, cut where the short side, drawn from
+    [short_side_min, short_side_max], says. Equal sizes and no flip decode images of "val" without
+    resampling."""
 
     shards: str
     split: str
     crop_size: int
+    short_side_min: int
     short_side_max: int
     flip: bool
-    batch_size: int
+    batch_size: int  # of this worker
+    rank: int = 0
+    world_size: int = 1
+    cache: str = ""  # see ReaderSpec
+    cache_limit_bytes: int = 0
 
     @property
     def resamples(self) -> bool:
@@ -52,15 +62,23 @@ class LoadCase:
         return ReaderSpec(
             shards=self.shards,
             split=self.split,
-            batch_size=self.batch_size,
-            rank=0,
-            world_size=1,
+            batch_size=self.batch_size * self.world_size,
+            rank=self.rank,
+            world_size=self.world_size,
             seed=0,
-            short_side_min=self.crop_size,
+            short_side_min=self.short_side_min,
             short_side_max=self.short_side_max,
             horizontal_flip=self.flip,
             decode_threads=threads,
+            cache=self.cache,
+            cache_limit_bytes=self.cache_limit_bytes,
         )
+
+
+def shards_of_worker(num_shards: int, rank: int, world_size: int) -> list[int]:
+    """By number: whole shards, as loaders do that have no lanes. Where there are fewer shards than
+    workers, some share one."""
+    return list(range(rank, num_shards, world_size)) or [rank % num_shards]
 
 
 def measure_rate(
@@ -124,11 +142,15 @@ def bare_decoding_2_threads(case: LoadCase) -> Batches:
 
 def _jpegs_and_buffer(case: LoadCase) -> tuple[list[bytes], np.ndarray]:
     """Exactly one buffer's worth for the largest image."""
-    shards = ShardSet(case.shards, case.split)
-    opened = [shards.open(number) for number in range(len(shards.entries))]
-    jpegs = [
-        bytes(shard.image_bytes(image)) for shard in opened for image in range(len(shard.records))
-    ]
+    shards = ShardSet(case.shards, case.split, case.cache, cache_limit_bytes=case.cache_limit_bytes)
+    opened: list[OpenShard] = []
+    jpegs: list[bytes] = []
+    for number in shards_of_worker(len(shards.entries), case.rank, case.world_size):
+        shard = shards.open(number)
+        opened.append(shard)
+        jpegs += [bytes(shard.image_bytes(image)) for image in range(len(shard.records))]
+        if sum(map(len, jpegs)) > _HELD_BYTES:
+            break
     pixels = max(
         width * height
         for shard in opened
@@ -151,14 +173,14 @@ def batch_assembler(case: LoadCase) -> Batches:
 
 
 def shard_reader(case: LoadCase) -> Batches:
-    yield from _shard_reader(case, threads=1)
+    yield from shard_reader_with(case, threads=1)
 
 
 def shard_reader_2_threads(case: LoadCase) -> Batches:
-    yield from _shard_reader(case, threads=2)
+    yield from shard_reader_with(case, threads=2)
 
 
-def _shard_reader(case: LoadCase, threads: int) -> Batches:
+def shard_reader_with(case: LoadCase, threads: int) -> Batches:
     with ShardReader(case.spec(threads)) as reader:
         reader.start(0, _LAST_STEP)
         for batch in reader:
@@ -202,27 +224,37 @@ def _webdataset(case: LoadCase, decoder: Any, pixels: Callable[[Any], np.ndarray
     """webdataset's usual pipeline: its own reading, shuffling, decoding and batching."""
     import webdataset
 
+    with ExitStack() as held:
+        dataset = (
+            # Repeated as a list: batches run on over the ends of epochs, and none is cut short.
+            webdataset.WebDataset(_files(case, held) * _EPOCHS, shardshuffle=_SHUFFLE_BUFFER)
+            .shuffle(_SHUFFLE_BUFFER)
+            .decode(decoder)
+            .to_tuple("jpg", "json")
+            .map_tuple(pixels, lambda description: description)
+            .batched(case.batch_size, partial=False)
+        )
+        shape = (case.batch_size, case.crop_size, case.crop_size, 3)
+        for images, _ in dataset:
+            assert np.shape(images) == shape, np.shape(images)
+            yield case.batch_size
+
+
+def _files(case: LoadCase, held: ExitStack) -> list[str]:
+    """The worker's shards; of a remote set copies in this project's cache, `held` there."""
     entries = load_manifest(case.shards).splits[case.split]
-    urls = [join_url(case.shards, entry.name) for entry in entries]
-    dataset = (
-        # Repeated as a list: batches then run on over the ends of epochs, and none is cut short.
-        webdataset.WebDataset(urls * _EPOCHS, shardshuffle=_SHUFFLE_BUFFER)
-        .shuffle(_SHUFFLE_BUFFER)
-        .decode(decoder)
-        .to_tuple("jpg", "json")
-        .map_tuple(pixels, lambda description: description)
-        .batched(case.batch_size, partial=False)
-    )
-    shape = (case.batch_size, case.crop_size, case.crop_size, 3)
-    for images, _ in dataset:
-        assert np.shape(images) == shape, np.shape(images)
-        yield case.batch_size
+    own = [entries[n] for n in shards_of_worker(len(entries), case.rank, case.world_size)]
+    if is_local(case.shards):
+        return [join_url(case.shards, entry.name) for entry in own]
+    cache = held.enter_context(closing(ShardCache(case.shards, case.cache, case.cache_limit_bytes)))
+    files = [held.enter_context(cache.open(entry)) for entry in own[:_CACHED_SHARDS]]
+    return [str(file.path) for file in files]
 
 
 def _random_box(case: LoadCase, width: int, height: int) -> tuple[int, int, int, bool]:
     """x, y, side and flip, distributed as `shards.crops.crop_box` draws them."""
     short_side = min(width, height)
-    target = random.randint(case.crop_size, case.short_side_max)
+    target = random.randint(case.short_side_min, case.short_side_max)
     side = min(short_side, max(1, round(case.crop_size * short_side / target)))
     x, y = random.randint(0, width - side), random.randint(0, height - side)
     return x, y, side, case.flip and random.random() < 0.5

@@ -46,7 +46,8 @@ def read_loading(path: Path = RESULTS_FOLDER / "loader.json") -> Loading | None:
     packed = result.parameters.get("images packed")
     if not found or not isinstance(packed, dict):
         return None
-    return Loading(found[0], _mean_bytes(result), _loading_description(result))
+    workers = result.parameters.get("workers", 1)  # figures are of all of them
+    return Loading(found[0] / workers, _mean_bytes(result), _loading_description(result))
 
 
 def _mean_bytes(result: Result) -> float:

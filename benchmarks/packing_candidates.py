@@ -19,9 +19,9 @@ from PIL import Image
 
 from benchmarks.durable import seconds_until_on_disk
 from shards.conversion import StoredImage, UnusableImage, convert_image
-from shards.manifest import Manifest
 from shards.masks import DrawnMasks, draw_masks
-from shards.pack import pack_images
+from shards.pack import pack_images, pack_slice
+from shards.pack_record import planned_shards
 from shards.recipe import PackRecipe
 from shards.writer import ShardWriter
 
@@ -30,15 +30,32 @@ Submit = Callable[..., Future]  # of a pool of processes
 _LUMA = np.array([0.299, 0.587, 0.114])  # weights of R, G, B
 
 
-def pack_rate(source: Path, recipe: PackRecipe, workers: int) -> float:
-    """Images per second of `pack_images`: plan, indexes, checksums, flushing and manifest too."""
+def pack_rate(
+    source: Path, recipe: PackRecipe, processes: int, number: int = 0, of: int = 1
+) -> float:
+    """Images per second of `pack_images`: plan, indexes, checksums, flushing and manifest too. Of
+    slice `number` of several: of `pack_slice`, as `glcic pack --slice` makes it.
+    """
+    stored = 0
     with tempfile.TemporaryDirectory(prefix="glcic-benchmark-") as folder:
-        packed: list[Manifest] = []
-        seconds = seconds_until_on_disk(
-            lambda: packed.append(pack_images(source, f"{folder}/set", recipe, workers=workers)),
-            folder,
-        )
-        return packed[0].num_images("train") / seconds
+
+        def pack() -> None:
+            nonlocal stored
+            target = f"{folder}/set"
+            if of == 1:
+                manifest = pack_images(source, target, recipe, workers=processes)
+                stored = manifest.num_images("train")
+            else:
+                stored = pack_slice(source, target, recipe, number, of, workers=processes)
+
+        seconds = seconds_until_on_disk(pack, folder)
+    return stored / seconds
+
+
+def paths_of_slice(paths: list[Path], recipe: PackRecipe, number: int, of: int) -> list[Path]:
+    """Those that `pack_slice` packs, of the plan's."""
+    shards = planned_shards({"train": len(paths)}, recipe.images_per_shard)[number::of]
+    return [path for shard in shards for path in paths[shard.start : shard.stop]]
 
 
 def webdataset_rate(submit: Submit, paths: list[Path], recipe: PackRecipe, processes: int) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import io
 from typing import Any
 
 from benchmarks.layer_times import LayerTime
@@ -12,7 +12,7 @@ _COLORS = {"forward": "#1f77b4", "backward": "#d95f02"}
 _NAMED = 4  # layers of each direction that are named: those farthest below their roof
 
 
-def draw_roofline(path: Path, times: dict[str, list[LayerTime]], peak: Peak, title: str) -> None:
+def draw_roofline(times: dict[str, list[LayerTime]], peak: Peak, title: str) -> bytes:
     """A PNG: each convolution at its operations per byte and the rate that it reached."""
     from matplotlib.figure import Figure  # half a second to import
 
@@ -44,8 +44,9 @@ def draw_roofline(path: Path, times: dict[str, list[LayerTime]], peak: Peak, tit
     axis.set_ylabel("TFLOP/s")
     axis.grid(alpha=0.3, which="both")
     axis.legend(fontsize=8, loc="lower right")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    png = io.BytesIO()
+    figure.savefig(png, dpi=110)
+    return png.getvalue()
 
 
 def _name(axis: Any, layers: list[LayerTime], peak: Peak, color: str) -> None:

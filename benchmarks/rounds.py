@@ -1,11 +1,13 @@
 """Interleaved measuring: every round runs every candidate once, in a process of its own.
 
 What disturbs a machine for some seconds then disturbs all candidates of a round; the ratios of one
-round stand it, the absolute figures do not.
+round stand it, the absolute figures do not. Under torchrun all workers run the same candidate at
+once: they share a node's power, memory, disks and network, as a training's workers do.
 """
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -16,6 +18,7 @@ import cv2
 
 from benchmarks.peers.process import PeerCall, PeerProcess
 from benchmarks.result import Figure
+from benchmarks.workers import ALONE, Workers
 
 Measured = TypeVar("Measured")
 Measurement = Callable[[], Measured]  # called in the candidate's process; must be picklable
@@ -26,13 +29,16 @@ def measure_in_rounds(
     candidates: Mapping[str, Measurement[Measured] | PeerCall],
     rounds: int,
     progress: Callable[[str], None] = lambda message: None,
-) -> dict[str, list[Measured]]:
-    """What every candidate measured in every round, such as images per second.
+    workers: Workers = ALONE,
+) -> dict[str, list[list[Measured]]]:
+    """What every candidate measured in every round, such as images per second, on every worker, by
+    rank.
 
     A round before the first warms up the processes and the page cache, and is not counted. The
-    order turns round every time, so that none always follows the same neighbour.
+    order turns round every time, so that none always follows the same neighbour. A candidate that
+    fails on one worker ends all of them. Collective: every rank must call.
     """
-    measured: dict[str, list[Measured]] = {name: [] for name in candidates}
+    measured: dict[str, list[list[Measured]]] = {name: [] for name in candidates}
     with ExitStack() as stack:
         processes = {
             name: stack.enter_context(_own_process(candidate))
@@ -41,10 +47,22 @@ def measure_in_rounds(
         for number in range(-1, rounds):
             progress(f"round {number + 1} of {rounds}" if number >= 0 else "warming up")
             for name in list(candidates)[:: 1 if number % 2 == 0 else -1]:
-                value = processes[name]()
+                values = workers.each(processes[name])
                 if number >= 0:
-                    measured[name].append(value)
+                    measured[name].append(values)
     return measured
+
+
+def summed(measured: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, list[float]]:
+    """All workers together, in each round."""
+    return {name: [sum(values) for values in rounds] for name, rounds in measured.items()}
+
+
+def of_median_worker(measured: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, list[float]]:
+    """In each round."""
+    return {
+        name: [statistics.median(values) for values in rounds] for name, rounds in measured.items()
+    }
 
 
 def figures_of(

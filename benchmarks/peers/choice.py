@@ -41,6 +41,13 @@ class Peers:
     def leave_out(self, candidate: str, error: PeerError) -> None:
         self.not_measured[candidate] = without_paths(str(error))
 
+    def leave_out_what_is_lacking(self, everywhere: Sequence[Peers]) -> None:
+        """On any worker: all of them measure the same."""
+        for other in everywhere:
+            self.not_measured = {**other.not_measured, **self.not_measured}
+        for name in self.not_measured:
+            self.calls.pop(name, None)
+
 
 def without_paths(text: str) -> str:
     """One line, without the folders of this machine: results are published."""

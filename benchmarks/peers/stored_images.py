@@ -1,12 +1,14 @@
-"""The encoded images that every loader reads: those of a packed set's split."""
+"""The encoded images that every loader reads: a worker's share of a packed set's split."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.loading_candidates import shards_of_worker
 from shards.dataset import ShardSet
 from shards.manifest import load_manifest
+from shards.open_shard import OpenShard
 from shards.storage import join_url
 
 
@@ -17,10 +19,19 @@ class StoredImages:
     folder: str  # of what is made for the peers
     crop_size: int  # the images' width and height, pixels
     batch_size: int
+    rank: int = 0
+    world_size: int = 1
+    cache: str = ""  # see ReaderSpec
 
     def archives(self) -> list[str]:
         entries = load_manifest(self.shards).splits[self.split]
-        return [join_url(self.shards, entry.name) for entry in entries]
+        own = shards_of_worker(len(entries), self.rank, self.world_size)
+        return [join_url(self.shards, entries[number].name) for number in own]
+
+    def opened(self) -> list[OpenShard]:
+        shards = ShardSet(self.shards, self.split, self.cache)
+        own = shards_of_worker(len(shards.entries), self.rank, self.world_size)
+        return [shards.open(number) for number in own]
 
     def files(self) -> list[Path]:
         """The images as single files, once `write_files` has written them."""
@@ -33,12 +44,12 @@ class StoredImages:
             (folder / f"{number:08d}.jpg").write_bytes(jpeg)
 
     def jpegs(self) -> list[bytes]:
-        shards = ShardSet(self.shards, self.split)
-        opened = [shards.open(number) for number in range(len(shards.entries))]
+        opened = self.opened()
         images = [
             bytes(shard.image_bytes(image))
             for shard in opened
             for image in range(len(shard.records))
         ]
-        shards.close()
+        for shard in opened:
+            shard.close()
         return images

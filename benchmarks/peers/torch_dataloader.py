@@ -12,7 +12,6 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.peers.stored_images import StoredImages
-from shards.dataset import ShardSet
 
 _PREFETCHED_BATCHES = 4  # of every worker
 
@@ -35,8 +34,7 @@ class _Shards(Dataset):
     """By the index, CRC-32 checked, decoded by simplejpeg."""
 
     def __init__(self, images: StoredImages) -> None:
-        shards = ShardSet(images.shards, images.split)
-        self._shards = [shards.open(number) for number in range(len(shards.entries))]
+        self._shards = images.opened()
         self._places = [
             (shard, image) for shard in self._shards for image in range(len(shard.records))
         ]

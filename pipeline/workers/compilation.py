@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -43,6 +45,11 @@ def require_compiler(device: torch.device, field: str, without: str) -> None:
             raise RuntimeError(
                 f"{field} needs triton on a GPU, which this installation of torch cannot use; "
                 f"install triton or set --{field.split()[0]} {without}"
+            )
+        if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+            raise RuntimeError(
+                f"{field} needs a C compiler on a GPU, with which triton builds its launchers; "
+                f"install gcc, name one in CC, or set --{field.split()[0]} {without}"
             )
         return
     from torch._inductor.cpp_builder import get_cpp_compiler

@@ -1,18 +1,31 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import generator
+from benchmarks import generator, worker_devices
 from benchmarks.generator_setups import CPU_SETUPS, CUDA_SETUPS, PLAIN, TUNED, Case
 from benchmarks.layer_times import layer_table, time_layers
 from benchmarks.peak import Peak, measured_peak
 from benchmarks.report import render_markdown
 from benchmarks.result import read_result
+from benchmarks.worker_devices import (
+    leave_own_gpu_to_children,
+    require_gpus,
+    setups_without_compiler,
+)
+from benchmarks.workers import Workers
+from tests.torchrun import run, torchrun_command
 
 SMALL = ["--width=8", "--rounds=1", "--seconds=0.01", "--threads=1", "--device=cpu"]
+SMALL_CONFIG = [
+    "--pack.crop-size=32", "--pack.short-side=48", "--pack.masks.side-min=8",
+    "--pack.masks.side-max=16", "--data.short-side-min=32", "--data.short-side-max=48",
+    "--completion.width=8", "--discriminator.local-size=16", "--train.batch-size=4",
+]  # fmt: skip
 PLAIN_NAME = next(iter(CPU_SETUPS))
 FOLDED_NAME = "default, batch norm folded"
 
@@ -87,3 +100,69 @@ def test_what_cannot_be_measured_is_refused(
 ) -> None:
     assert generator.main([*SMALL, option, f"--output={tmp_path / 'x.json'}"]) == 1
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ("--completion.kind=unet", "completion.kind is unet"),
+        ("--completion.block-order=conv_act_bn", "measure this one's steps by benchmarks.training"),
+    ],
+)
+def test_the_setups_are_ways_of_running_the_papers_network(
+    option: str, told: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert generator.main(["--device=cpu", option, f"--output={tmp_path / 'x.json'}"]) == 1
+    assert told in capsys.readouterr().err
+
+
+def test_a_setup_that_needs_a_compiler_is_not_measured_where_there_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(device: torch.device, field: str, without: str) -> None:
+        raise RuntimeError("this setup needs a C++ compiler; install g++")
+
+    monkeypatch.setattr(worker_devices, "require_compiler", refuse)
+    lacking = setups_without_compiler(CPU_SETUPS, "cpu")
+    assert lacking["default, compiled"] == "this setup needs a C++ compiler"
+    assert PLAIN_NAME not in lacking
+
+
+@pytest.mark.parametrize(("visible", "own"), [(None, "1"), ("5,3", "3"), ("GPU-a,GPU-b", "GPU-b")])
+def test_the_processes_of_a_worker_see_its_own_gpu(
+    visible: str | None, own: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "")
+    leave_own_gpu_to_children(Workers(3, 4, local_rank=1, local_world_size=2))
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == own
+
+
+def test_more_workers_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ValueError, match="which has 2 GPUs; start --nproc_per_node=2"):
+        require_gpus(Workers(local_world_size=4))
+
+
+@pytest.mark.dist
+def test_two_workers_measure_their_devices_by_the_configuration_and_are_compared(
+    tmp_path: Path,
+) -> None:
+    output, log = tmp_path / "generator.json", tmp_path / "log"
+    command = torchrun_command(
+        2, "--module", "benchmarks.generator", *SMALL_CONFIG, "--device=cpu", "--rounds=2",
+        "--seconds=0.01", f"--setup={PLAIN_NAME}", f"--output={output}",
+    )  # fmt: skip
+    assert run(command, log) == 0, log.read_text()
+    result = read_result(output)
+    assert (result.parameters["workers"], result.parameters["workers of a node"]) == (2, 2)
+    assert (result.parameters["source"], result.parameters["width"]) == ("32 pixels, batch 2", 8)
+    group = "forward and backward, 32 pixels, batch 2"
+    (figure,) = [one for one in result.figures if one.group == group]
+    (table,) = [one for one in result.tables if one.title == f"workers: {group}, {PLAIN_NAME}"]
+    rates = [float(row[2].replace(",", "")) for row in table.rows]
+    assert [row[:2] for row in table.rows] == [["0", "0"], ["1", "0"]]
+    # Of two workers and two rounds the median is the mean.
+    assert figure.median == pytest.approx(sum(rates) / 2, rel=0.01)
+    assert sum(float(row[3]) for row in table.rows) == pytest.approx(2, abs=0.01)
+    assert str(tmp_path) not in output.read_text()
+    assert (tmp_path / "generator-roofline.png").is_file()

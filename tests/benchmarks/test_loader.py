@@ -1,13 +1,26 @@
+import threading
+from argparse import Namespace
+from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from benchmarks import loader, loading_candidates
 from benchmarks.inputs import pack_both_ways, write_shipped_parts
-from benchmarks.loading_candidates import measure_rate
+from benchmarks.loading_candidates import measure_rate, shards_of_worker
+from benchmarks.loading_from_store import DOWNLOADED, FROM_STORE
 from benchmarks.result import read_result
+from benchmarks.workers import ALONE, Workers
+from pipeline.config import Config
 from tests.shards.pictures import write_class_folders
+from tests.torchrun import run, torchrun_command
 
+CROPS = [
+    "--pack.crop-size=32", "--pack.short-side=48", "--pack.masks.side-min=8",
+    "--pack.masks.side-max=16", "--discriminator.local-size=16",
+]  # fmt: skip
 LOADERS = [
     loading_candidates.bare_decoding,
     loading_candidates.bare_decoding_2_threads,
@@ -74,3 +87,64 @@ def test_the_benchmark_runs_and_its_result_names_no_folder(tmp_path):
     assert len(names) == 9 + len(loader.PAIRS)
     assert all(figure.minimum > 0 for figure in result.figures)
     assert str(tmp_path) not in output.read_text()
+
+
+@pytest.fixture
+def served(packed) -> Iterator[str]:
+    """The URL of the packed set, on a server that knows nothing of it."""
+    handler = partial(SimpleHTTPRequestHandler, directory=packed[0])
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("num_shards", [1, 2, 3, 7])
+def test_workers_share_out_whole_shards_and_none_is_without(num_shards):
+    shares = [shards_of_worker(num_shards, rank, 3) for rank in range(3)]
+    assert all(shares)
+    assert {shard for share in shares for shard in share} == set(range(num_shards))
+    if num_shards >= 3:
+        assert sum(map(len, shares)) == num_shards
+
+
+def test_a_worker_reads_its_own_lanes_by_the_configurations_crops():
+    workers = Workers(rank=1, world_size=4)
+    case = loader.cases_of("set", 32, 8, Config(), workers)[loader.RANDOM_SCALE]
+    spec = case.spec(threads=3)
+    assert (spec.batch_size, list(spec.lanes), spec.decode_threads) == (32, [*range(8, 16)], 3)
+    data = Config().data
+    assert (spec.short_side_min, spec.short_side_max) == (data.short_side_min, data.short_side_max)
+
+
+def test_without_webdataset_its_pipelines_are_listed_as_not_measured(packed, tmp_path, monkeypatch):
+    monkeypatch.setattr(loader.importlib.util, "find_spec", lambda name: None)
+    case = loader.cases_of(packed[0], crop_size=32, batch_size=4)[loader.DIRECT]
+    peers = loader.peers_of(Namespace(peers=[], seconds=0.01), case, tmp_path, ALONE)
+    assert peers.not_measured.keys() == {loader.PIL, loader.SIMPLEJPEG}
+
+
+@pytest.mark.dist
+def test_two_workers_load_a_remote_set_through_the_cache_and_with_none(served, tmp_path):
+    output, log = tmp_path / "loader.json", tmp_path / "log"
+    names = [loader.READER, loader.PIL, loader.BARE]
+    command = torchrun_command(
+        2, "--module", "benchmarks.loader", "--rounds=1", "--seconds=0.02", "--batch-size=2",
+        "--store-seconds=0.1", "--data.decode-threads=1", "--data.short-side-min=32",
+        "--data.short-side-max=40", *CROPS, *(f"--candidate={name}" for name in names),
+        f"--data.shards={served}", f"--data.cache={tmp_path / 'cache'}", f"--output={output}",
+    )  # fmt: skip
+    assert run(command, log) == 0, log.read_text()
+    result = read_result(output)
+    assert (result.parameters["workers"], result.parameters["the set's store"]) == (2, "http")
+    for group in (loader.DIRECT, loader.RANDOM_SCALE):
+        figures = {one.name: one.median for one in result.figures if one.group == group}
+        assert [*figures][:3] == [loader.BARE, loader.READER, loader.PIL]
+        (table,) = [one for one in result.tables if one.title.endswith(group)]
+        rates = [float(row[2].replace(",", "")) for row in table.rows]
+        assert figures[loader.READER] == pytest.approx(sum(rates), rel=0.01)
+    store = {one.name: one.median for one in result.figures if one.group == FROM_STORE}
+    assert set(store) == {loader.READER, DOWNLOADED}
+    assert min(store.values()) > 0
+    assert [path.name for path in tmp_path.iterdir() if "benchmark" in path.name] == []
+    assert served not in output.read_text()

@@ -152,6 +152,10 @@ def test_demand_follows_the_loader_that_was_measured(tmp_path):
     for row in rows:
         assert row.cores == pytest.approx(row.images_per_s / 1000)
         assert row.megabytes_per_s == pytest.approx(row.images_per_s * 200 / 1e6)
+    write_result(path, Result("loader", "command", parameters | {"workers": 4}, figures))
+    of_four = read_loading(path)
+    assert of_four is not None
+    assert of_four.images_per_core_s == 250
     assert read_loading(tmp_path / "none.json") is None
     path.write_text(json.dumps({"schema_version": 1}))
     with pytest.raises(ValueError, match="not a benchmark result"):

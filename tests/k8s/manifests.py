@@ -12,6 +12,7 @@ from typing import Any
 from tests.k8s.kustomization import Document, render
 from tests.torchrun import ROOT
 
+BENCHMARKS = ("training", "cluster", "generator", "loader", "packing", "checkpoint")
 KUBERNETES = ROOT / "k8s"
 OVERLAYS = sorted(path.name for path in (KUBERNETES / "overlays").iterdir())
 COMPONENTS = sorted(path.name for path in (KUBERNETES / "components").iterdir())

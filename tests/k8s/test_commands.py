@@ -10,7 +10,7 @@ import pytest
 import yaml
 from torch.distributed.run import get_args_parser
 
-from tests.k8s.manifests import OVERLAYS, command, config_map, overlay, works
+from tests.k8s.manifests import BENCHMARKS, OVERLAYS, command, config_map, overlay, works
 from tests.torchrun import ROOT
 
 
@@ -81,6 +81,22 @@ def test_a_containers_arguments_are_understood(work, container, tmp_path, monkey
         if "." in path:
             section, field = path.replace("-", "_").split(".")
             assert str(resolved[section][field]) in (value, f"{value}.0")
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_the_job_runs_every_benchmark_with_the_same_arguments(name, tmp_path, capsys):
+    (bench,) = [one for one in works(overlay("multi-node")) if one.role == "bench"]
+    (container,) = bench.pod["containers"]
+    (variable,) = [one for one in container["env"] if one["name"] == "BENCHMARK"]
+    assert variable["value"] in BENCHMARKS
+    words = command(bench, container, POD_IP="10.0.0.1", BENCHMARK=name)
+    words = with_presets(bench, words, tmp_path)
+    module = words[words.index("--module") + 1]
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(module).main([*own_arguments(words), "--print-config"])
+    assert ended.value.code == 0
+    assert yaml.safe_load(capsys.readouterr().out)["folder"] in words[-1]
+    assert words[-1].endswith(f"/benchmarks/{name}-4.json")
 
 
 def test_a_preset_with_a_mistake_ends_the_check_with_an_exit_code_of_the_policy(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from launch.command import VERBS
-from tests.k8s.manifests import KUBERNETES
+from tests.k8s.manifests import BENCHMARKS, KUBERNETES
 from tests.torchrun import ROOT
 
 DOCKERFILE = KUBERNETES / "Dockerfile"
@@ -96,7 +96,7 @@ def test_what_is_copied_is_all_that_the_commands_need(tmp_path):
         "import importlib, launch.command as c, launch.arguments as a\n"
         f"assert c.__file__.startswith({str(tmp_path)!r}), c.__file__\n"
         "[importlib.import_module(f'launch.{verb}') for verb in c.VERBS]\n"
-        "importlib.import_module('benchmarks.training')\n"
+        f"[importlib.import_module(f'benchmarks.{{name}}') for name in {BENCHMARKS}]\n"
         "print(len(list(a.PRESETS.glob('*.yaml'))))\n"
     )
     result = subprocess.run(

@@ -88,6 +88,16 @@ def test_a_missing_compiler_is_told_before_the_first_step(monkeypatch: pytest.Mo
         require_compiler(CPU, "train.compile", "false")
 
 
+def test_triton_without_a_c_compiler_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.utils._triton.has_triton", lambda: True)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CC", raising=False)
+    with pytest.raises(RuntimeError, match=r"needs a C compiler .*set --train\.compile false"):
+        require_compiler(torch.device("cuda"), "train.compile", "false")
+    monkeypatch.setenv("CC", "/opt/compiler")
+    require_compiler(torch.device("cuda"), "train.compile", "false")
+
+
 # TF32
 
 
