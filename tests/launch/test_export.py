@@ -13,7 +13,7 @@ from launch.export import main
 from pipeline.checkpoint_writer import CheckpointWriter
 from pipeline.config import config_mapping
 from pipeline.exchange import agreement
-from pipeline.exchange.onnx_graph import OnnxSession
+from pipeline.exchange.graph_runtimes import OnnxSession
 from pipeline.exchange.traced import sample_inputs
 from pipeline.export import load_completion_network, save_completion_network
 from tests.pipeline.test_export import CONFIG, network, same
