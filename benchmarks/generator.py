@@ -33,6 +33,7 @@ from benchmarks.generator_setups import (
     Setup,
     Speed,
     config_of,
+    measurable,
 )  # fmt: skip
 from benchmarks.layer_times import LayerTime, layer_table, time_layers
 from benchmarks.peak import Peak, measured_peak
@@ -54,8 +55,12 @@ def run(options: argparse.Namespace, command: str) -> Result:
     names = options.setup or list(chosen)
     if unknown := [name for name in names if name not in chosen]:
         raise ValueError(f"--setup {unknown[0]!r} is none of: {', '.join(chosen)}")
-    setups = {name: chosen[name] for name in names}
-    precisions = dict.fromkeys(setup.precision for setup in setups.values())
+    setups, not_measured = measurable({name: chosen[name] for name in names})
+    reasons = "; ".join(f"{name}: {why}" for name, why in not_measured.items())
+    if not setups:
+        raise ValueError(f"nothing can be measured: {reasons}")
+    precisions = dict.fromkeys(s.precision for s in setups.values() if s.precision != "int8")
+    precisions = precisions or {"fp32": None}
     console.print("the device's peaks")
     peaks = {
         one: _aside(partial(_peak, cases[0], one, min(1.0, options.seconds))) for one in precisions
@@ -78,6 +83,8 @@ def run(options: argparse.Namespace, command: str) -> Result:
         "seconds for each measurement": options.seconds,
         "layers measured": f"{cases[0].label}, {precision}, channels_last",
     }
+    if reasons:
+        parameters["not measured"] = reasons
     return Result("generator", command, parameters, figures, tables=tables, pictures=[picture])
 
 
@@ -101,6 +108,8 @@ def _measure(
             for name, speeds in measured.items()
             if what in speeds[0].images_per_second
         }
+        if not rates:
+            continue  # none of them trains
         first, *others = rates
         pairs = [(other, first) for other in others]
         own = figures_of(f"{what}, {case.label}", "images/s", rates, pairs)
@@ -108,7 +117,7 @@ def _measure(
         rows = [
             [
                 figure.name,
-                *_shares(figure.median * flops / 1e12, peaks[setups[figure.name].precision]),
+                *_shares(figure.median * flops / 1e12, peaks.get(setups[figure.name].precision)),
             ]
             for figure in own[: len(rates)]
         ]
@@ -116,8 +125,10 @@ def _measure(
     return figures + [_memory_figure(case, *each) for each in measured.items()], tables
 
 
-def _shares(teraflops: float, peak: Peak) -> list[str]:
-    """Of the peaks in the setup's own precision."""
+def _shares(teraflops: float, peak: Peak | None) -> list[str]:
+    """Of the peaks in the setup's own precision, where that has been measured."""
+    if peak is None:
+        return [f"{teraflops:.3g}", "-", "-"]
     return [
         f"{teraflops:.3g}",
         f"{teraflops / peak.matrix_tflops:.0%}",
