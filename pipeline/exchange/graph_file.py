@@ -48,8 +48,8 @@ def graph_file(data: bytes, name: str) -> GraphFile:
     properties = {one.key: one.value for one in model.metadata_props}
     if METADATA not in properties:
         raise ValueError(
-            f"{name} has no property {METADATA}, which says what network it holds: run is what "
-            "`glcic export --format onnx` has written"
+            f"{name} has no property {METADATA}, which says what network it holds: only what "
+            "`glcic export --format onnx` has written can be run"
         )
     try:
         description = json.loads(properties[METADATA])
@@ -81,6 +81,7 @@ def _parsed(data: bytes, name: str) -> Any:
 
 def _fault(model: Any) -> str:
     from onnx import AttributeProto, TensorProto
+    from onnx.checker import ValidationError, check_model
 
     graph = model.graph
     inputs = [one.name for one in graph.input]
@@ -100,4 +101,8 @@ def _fault(model: Any) -> str:
         return "it defines operators of its own"
     if graph.sparse_initializer or any(t.data_location == TensorProto.EXTERNAL for t in tensors):
         return "its weights are not all in it"
+    try:
+        check_model(model)
+    except ValidationError as error:
+        return str(error).splitlines()[0]
     return ""

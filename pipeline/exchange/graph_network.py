@@ -61,7 +61,8 @@ class GraphNetwork(nn.Module):
         try:
             return self._open(self.file.data)
         except Exception as error:  # each runtime's own kinds
-            raise ValueError(f"{self.file.name} is damaged: {error}") from error
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{self.file.name} cannot be run: {reason}") from error
 
 
 def load_graph_network(url: str, device: torch.device) -> GraphNetwork:

@@ -26,6 +26,8 @@ class OnnxSession:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
+        # Idle threads would take the cores of the other ranks.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(
             data, options, providers=["CPUExecutionProvider"]
         )
@@ -64,14 +66,19 @@ class OpenVinoSession:
             return [torch.from_numpy(np.array(array)) for array in outputs.to_tuple()]
 
 
+RUNTIMES: dict[str, Callable[[bytes], Run]] = {  # by the package, the best one first
+    "openvino": OpenVinoSession,
+    "onnxruntime": OnnxSession,
+}
+
+
 def installed_runtime() -> Callable[[bytes], Run]:
     """What opens a file's bytes, raising what it likes for a graph that it cannot run. RuntimeError
     where neither runtime is installed.
     """
-    if importlib.util.find_spec("openvino"):
-        return OpenVinoSession
-    if importlib.util.find_spec("onnxruntime"):
-        return OnnxSession
+    for package, runtime in RUNTIMES.items():
+        if importlib.util.find_spec(package):
+            return runtime
     raise RuntimeError(
         "ONNX files are run by OpenVINO or onnxruntime, neither of which is installed; "
         "pip install 'glcic-pipeline[openvino]'"
