@@ -39,25 +39,28 @@ class QuantizationSamples:
 
 
 def quantization_samples(config: Config, num_images: int) -> QuantizationSamples:
-    """The first `num_images` of the training order, cropped as for training, in whole batches; to
-    compare by, validation samples, or else the training samples that follow.
+    """The first `num_images` of the training order, cropped as for training, or as many as there
+    are in whole batches; to compare by, validation samples, or else training samples that follow.
 
     Raises ValueError where the set is too small for both.
     """
     available = training_data(config).num_samples("train")
     comparison = _validation_batches(config)
     if comparison:
-        images, masks = _training_samples(config, min(num_images, available))
-        return QuantizationSamples(_batches(images, masks), comparison, "validation")
+        images, masks = _training_samples(config, num_images, available)
+        return QuantizationSamples(
+            _batches(images[:num_images], masks[:num_images]), comparison, "validation"
+        )
     held = min(COMPARED_IMAGES, max(1, available // 5))
-    images, masks = _training_samples(config, min(num_images + held, available))
+    images, masks = _training_samples(config, num_images + held, available)
     if len(images) <= held:
         raise ValueError(
             f"{config.data.shards} has {available} samples, too few to calibrate on some and "
             "compare by others; name a larger set with --shards"
         )
+    used = min(num_images, len(images) - held)
     return QuantizationSamples(
-        _batches(images[:-held], masks[:-held]), _batches(images[-held:], masks[-held:]), "training"
+        _batches(images[:used], masks[:used]), _batches(images[-held:], masks[-held:]), "training"
     )
 
 
@@ -75,8 +78,10 @@ def configuration_of(description: dict[str, Any], shards: str) -> Config:
     )
 
 
-def _training_samples(config: Config, num_images: int) -> tuple[Tensor, Tensor]:
-    batches = training_batches(config, Worker(), num_images)
+def _training_samples(config: Config, num_images: int, available: int) -> tuple[Tensor, Tensor]:
+    """At least `num_images` where that many are available, and then in whole batches."""
+    whole = -(-num_images // _BATCH) * _BATCH
+    batches = training_batches(config, Worker(), min(whole, available))
     images, masks = (torch.cat(parts) for parts in zip(*batches, strict=True))
     return images, masks
 

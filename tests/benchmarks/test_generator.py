@@ -5,8 +5,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import generator
-from benchmarks.generator_setups import CPU_SETUPS, CUDA_SETUPS, PLAIN, TUNED, Case
+from benchmarks import generator, generator_setups
+from benchmarks.generator_setups import (
+    CPU_SETUPS,
+    CUDA_SETUPS,
+    FORWARD,
+    PLAIN,
+    TUNED,
+    Case,
+    GeneratorMeasurement,
+    measurable,
+)  # fmt: skip
 from benchmarks.layer_times import layer_table, time_layers
 from benchmarks.peak import Peak, measured_peak
 from benchmarks.report import render_markdown
@@ -14,6 +23,7 @@ from benchmarks.result import read_result
 
 SMALL = ["--width=8", "--rounds=1", "--seconds=0.01", "--threads=1", "--device=cpu"]
 PLAIN_NAME = next(iter(CPU_SETUPS))
+IN_8_BITS = "8 bits, OpenVINO"
 FOLDED_NAME = "default, batch norm folded"
 
 
@@ -56,6 +66,22 @@ def test_every_layer_is_timed_and_held_against_what_bounds_it(peak: Peak) -> Non
 
 def test_the_peaks_of_this_processor_are_positive(peak: Peak) -> None:
     assert min(peak.matrix_tflops, peak.convolution_tflops, peak.memory_gb_per_s) > 0
+
+
+def test_8_bits_are_measured_for_inference_alone_and_beside_no_peak() -> None:
+    measurement = GeneratorMeasurement(CPU_SETUPS[IN_8_BITS], Case(16, 1, 8, 1, "cpu"), 0.01)
+    assert measurement().images_per_second.keys() == {FORWARD}
+    assert generator._shares(0.5, None) == ["0.5", "-", "-"]
+
+
+def test_setups_whose_package_is_missing_are_left_out_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert measurable(CPU_SETUPS) == (CPU_SETUPS, {})
+    monkeypatch.setattr(generator_setups, "missing_package", lambda: "openvino")
+    left, reasons = measurable(CPU_SETUPS)
+    assert reasons == {name: "openvino is not installed" for name in ("bf16, OpenVINO", IN_8_BITS)}
+    assert left.keys() | reasons.keys() == CPU_SETUPS.keys()
 
 
 @pytest.mark.parametrize("setups", [CPU_SETUPS, CUDA_SETUPS])
