@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline.exchange.agreement import Run
 from pipeline.exchange.traced import TracedCompletion
 
-LOWEST_PSNR_DB = 30.0  # mean differences of some five levels
+LOWEST_PSNR_DB = 30.0  # a root mean square of 8 levels
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from pipeline.exchange.onnx_graph import onnx_file
 from pipeline.exchange.traced import TracedCompletion, sample_inputs
 from pipeline.export import load_completion_network
 from pipeline.networks.dam import AttentionCompletionNetwork
+from shards.storage import write_bytes
 
 CPU = torch.device("cpu")
 CONFIG = CompletionConfig(kind="dam", width=8, attention_kernel=3)
@@ -58,9 +59,10 @@ def threads() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("threads")
-def test_a_file_is_called_as_the_network_that_it_was_made_of(tmp_path: Path) -> None:
-    (tmp_path / "network.onnx").write_bytes(file_data())
-    graph = load_completion_network(str(tmp_path / "network.onnx"), "ema", CPU)
+def test_a_file_in_a_bucket_is_called_as_the_network_that_it_was_made_of() -> None:
+    url = "memory://bucket/network.onnx"
+    write_bytes(url, file_data())
+    graph = load_completion_network(url, "ema", CPU)
     assert isinstance(graph, GraphNetwork)
     for fact in ("size_multiple", "context_px", "has_maps"):
         assert getattr(graph, fact) == getattr(network(), fact)
