@@ -48,12 +48,12 @@ from benchmarks.roofline import draw_roofline
 from benchmarks.rounds import figures_of, measure_in_rounds, of_median_worker
 from benchmarks.worker_devices import (
     aside,
+    lacking_setups,
     leave_own_gpu_to_children,
     measured_peaks,
     median_peak,
     peak_table,
     require_gpus,
-    setups_without_compiler,
 )
 from benchmarks.workers import Workers
 from pipeline.config import CompletionConfig, Config
@@ -78,15 +78,17 @@ def run(options: argparse.Namespace, config: Config, workers: Workers, command: 
     known = CUDA_SETUPS if options.device == "cuda" else CPU_SETUPS
     setups = chosen("--setup", options.setup, known)
     lacking: dict[str, str] = {}
-    for own in workers.gathered(setups_without_compiler(setups, options.device)):
+    for own in workers.gathered(lacking_setups(setups, options.device)):
         lacking |= own
     for name, reason in lacking.items():
         workers.say(f"{name}: not measured: {reason}")
     setups = {name: setup for name, setup in setups.items() if name not in lacking}
     if not setups:
-        raise ValueError("no setup is left to measure: each of them needs a compiler")
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in lacking.items())
+        raise ValueError(f"nothing can be measured: {reasons}")
     parameters = circumstances(options, workers)
-    precisions = dict.fromkeys(setup.precision for setup in setups.values())
+    precisions = dict.fromkeys(s.precision for s in setups.values() if s.precision != "int8")
+    precisions = precisions or {"fp32": None}
     workers.say("the device's peaks")
     seconds = min(1.0, options.seconds)
     every_peak = measured_peaks(cases[0], precisions, seconds, workers)
@@ -148,7 +150,7 @@ def _measure(
         rows = [
             [
                 figure.name,
-                *_shares(figure.median * flops / 1e12, peaks[setups[figure.name].precision]),
+                *_shares(figure.median * flops / 1e12, peaks.get(setups[figure.name].precision)),
             ]
             for figure in own[: len(rates)]
         ]
@@ -159,8 +161,10 @@ def _measure(
     return figures + [_memory_figure(case, *each) for each in measured.items()], tables
 
 
-def _shares(teraflops: float, peak: Peak) -> list[str]:
-    """Of the peaks in the setup's own precision."""
+def _shares(teraflops: float, peak: Peak | None) -> list[str]:
+    """Of the peaks in the setup's own precision, where that has been measured."""
+    if peak is None:
+        return [f"{teraflops:.3g}", "-", "-"]
     return [
         f"{teraflops:.3g}",
         f"{teraflops / peak.matrix_tflops:.0%}",

@@ -10,6 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from benchmarks.openvino_network import OpenVinoNetwork
 from benchmarks.peak import settle
 from benchmarks.peak_memory import begin_peak_memory, peak_memory_bytes
 from pipeline.config import CompletionConfig, Config
@@ -23,6 +24,7 @@ from pipeline.workers.host_memory import keep_freed_memory
 from shards.recipe import PackRecipe
 
 FORWARD, BOTH = "forward", "forward and backward"
+OPENVINO = "openvino"
 _WARM_UP = 3  # calls that are not measured: they allocate, compile and choose
 
 
@@ -30,16 +32,17 @@ _WARM_UP = 3  # calls that are not measured: they allocate, compile and choose
 class Setup:
     """How the network runs; all fields at their defaults: as anyone would write it first."""
 
-    precision: str = "fp32"
+    precision: str = "fp32"  # or "bf16"; with OpenVINO also "int8"
     channels_last: bool = False
-    execution: str = "eager"  # or "compile", "graph" (a CUDA graph), "folded" (inference alone)
+    # or "compile", "graph" (a CUDA graph); for inference alone "folded", "openvino"
+    execution: str = "eager"
     dilation: str = NATIVE
     convolution: str = DIRECT
     keeps_memory: bool = False  # of a CPU: `keep_freed_memory`
 
     @property
     def trains(self) -> bool:
-        return self.execution != "folded"
+        return self.execution not in ("folded", OPENVINO)
 
 
 PLAIN = Setup()
@@ -58,6 +61,8 @@ CPU_SETUPS = {
     "default, batch norm folded, Winograd": replace(
         TUNED, execution="folded", convolution=WINOGRAD
     ),
+    "bf16, OpenVINO": Setup("bf16", execution=OPENVINO),
+    "8 bits, OpenVINO": Setup("int8", execution=OPENVINO),
 }
 CUDA_SETUPS = {
     "plain: eager, fp32, NCHW": PLAIN,
@@ -133,9 +138,10 @@ def _runners(setup: Setup, case: Case, device: torch.device) -> dict[str, Callab
     pixels = torch.rand(case.batch_size, 3, case.size, case.size, device=device)
     mask = torch.zeros(case.batch_size, 1, case.size, case.size, device=device)
     mask[..., : case.size // 3, : case.size // 3] = 1
-    autocast = torch.autocast(
-        device.type, AUTOCAST_TYPES.get(setup.precision), enabled=setup.precision != "fp32"
-    )
+    if setup.execution == OPENVINO:
+        network = OpenVinoNetwork(cast(CompletionNetwork, network), setup.precision, pixels, mask)
+    half = AUTOCAST_TYPES.get(setup.precision)
+    autocast = torch.autocast(device.type, half, enabled=half is not None)
 
     def forward() -> Tensor:
         network.eval()
@@ -165,7 +171,7 @@ def _network(setup: Setup, case: Case, device: torch.device) -> nn.Module:
     torch.manual_seed(0)
     network = CompletionNetwork(CompletionConfig(width=case.width)).to(device)
     network.dilation = setup.dilation
-    if not setup.trains:
+    if setup.execution == "folded":
         network = cast(CompletionNetwork, folded(network, setup.precision))
     network.set_convolution(setup.convolution)
     if not setup.trains:

@@ -12,7 +12,8 @@ from multiprocessing import get_context
 
 import torch
 
-from benchmarks.generator_setups import Case, Setup
+from benchmarks.generator_setups import OPENVINO, Case, Setup
+from benchmarks.openvino_network import missing_package
 from benchmarks.peak import Peak, measured_peak
 from benchmarks.result import Table
 from benchmarks.rounds import Measured
@@ -39,16 +40,21 @@ def leave_own_gpu_to_children(workers: Workers) -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = own
 
 
-def setups_without_compiler(setups: Mapping[str, Setup], device: str) -> dict[str, str]:
-    """Those that would fail on this machine, each with the reason. A lean image has no compiler."""
-    lacking = {}
-    for name, setup in setups.items():
-        if setup.execution == "compile" or setup.convolution == WINOGRAD:
-            try:
-                require_compiler(torch.device(device), "this setup", "")
-            except RuntimeError as error:
-                lacking[name] = str(error).partition(";")[0]
-    return lacking
+def lacking_setups(setups: Mapping[str, Setup], device: str) -> dict[str, str]:
+    """Those that would fail on this machine, each with the reason: a lean image has no compiler."""
+    reasons = {name: _lacks(setup, device) for name, setup in setups.items()}
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def _lacks(setup: Setup, device: str) -> str:
+    if setup.execution == OPENVINO and (package := missing_package()):
+        return f"{package} is not installed"
+    if setup.execution == "compile" or setup.convolution == WINOGRAD:
+        try:
+            require_compiler(torch.device(device), "this setup", "")
+        except RuntimeError as error:
+            return str(error).partition(";")[0]
+    return ""
 
 
 def measured_peaks(

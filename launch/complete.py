@@ -36,13 +36,21 @@ def main(arguments: list[str]) -> int:
     import torch
 
     from pipeline.completion import complete
+    from pipeline.exchange.graph_file import is_graph_file
     from pipeline.export import load_completion_network
     from pipeline.networks.folding import folded
 
-    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    network = folded(
-        load_completion_network(options.checkpoint, options.weights, device), options.precision
-    )
+    is_graph = is_graph_file(options.checkpoint)
+    if is_graph and options.precision:
+        raise ValueError(
+            f"--precision {options.precision}: {options.checkpoint} is computed in the precision "
+            "that it was exported in; leave --precision out"
+        )
+    has_gpu = torch.cuda.is_available() and not is_graph
+    device = torch.device(options.device or ("cuda" if has_gpu else "cpu"))
+    network = load_completion_network(options.checkpoint, options.weights, device)
+    if not is_graph:
+        network = folded(network, options.precision or "fp32")
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16")
     refused = 0
     for job in jobs:
@@ -77,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="files or folders")
     parser.add_argument(
         "--checkpoint", required=True, metavar="URL",
-        help="an exported network, a run's folder, or a checkpoint",
+        help="an exported network or ONNX file, a run's folder, or a checkpoint",
     )  # fmt: skip
     hole = parser.add_mutually_exclusive_group(required=True)
     hole.add_argument(
@@ -102,9 +110,10 @@ def _parser() -> argparse.ArgumentParser:
         help="show the network a reduced image: for holes of more than about 150 pixels",
     )  # fmt: skip
     parser.add_argument(
-        "--precision", choices=("fp32", "bf16"), default="fp32",
-        help="bf16 takes half the time where the processor multiplies it, for differences in the "
-        "hole of less than one level of 255 on average",
+        "--precision", choices=("fp32", "bf16"),
+        help="(default: fp32) bf16 takes half the time where the processor multiplies it, for "
+        "differences in the hole of less than one level of 255 on average; an ONNX file has its "
+        "own",
     )  # fmt: skip
     parser.add_argument("--device", help="such as cpu or cuda:1 (default: a GPU if there is one)")
     return parser

@@ -48,9 +48,11 @@ def _require_free(host: str, port: int | None) -> None:
 def _serve(options: argparse.Namespace) -> None:
     import torch
 
+    from pipeline.exchange.graph_file import is_graph_file
     from pipeline.export import load_completion_network
 
-    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    has_gpu = torch.cuda.is_available() and not is_graph_file(options.checkpoint)
+    device = torch.device(options.device or ("cuda" if has_gpu else "cpu"))
     network = load_completion_network(options.checkpoint, options.weights, device)
 
     from pipeline.demo.page import demo_page
@@ -73,7 +75,9 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "checkpoint", metavar="CHECKPOINT", help="an exported network, a run's folder, a checkpoint"
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="an exported network or ONNX file, a run's folder, a checkpoint",
     )
     parser.add_argument(
         "--host", default="127.0.0.1",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 if __package__ in (None, ""):  # started as a script: the repository root is not on the path
@@ -12,6 +13,7 @@ if __package__ in (None, ""):  # started as a script: the repository root is not
 from rich.console import Console
 
 from launch.arguments import parse_with_config
+from pipeline.exchange.graph_file import is_graph_file
 from shards.fixed_pairs import FixedPairs, find_pairs
 from shards.manifest import load_manifest
 from shards.storage import join_url, write_bytes
@@ -26,8 +28,8 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument(
         "--checkpoint", metavar="URL",
-        help="a checkpoint, an exported network, or a run's folder (default: the run's newest "
-        "checkpoint)",
+        help="a checkpoint, an exported network or ONNX file, or a run's folder (default: the "
+        "run's newest checkpoint)",
     )  # fmt: skip
     parser.add_argument(
         "--output",
@@ -37,21 +39,29 @@ def main(arguments: list[str]) -> int:
     _add_files(parser)
     options, config = parse_with_config(parser, arguments)
     files = _find_files(options)
+    url = options.checkpoint or config.checkpoint_url
+    if is_graph_file(url):  # batch norm is no layer of its own there
+        as_it_is = replace(config.evaluation, recalibration_images=0)
+        config = replace(config, evaluation=as_it_is)
     if files is None or config.evaluation.recalibration_images:
         load_manifest(config.data.shards)  # before torch, which takes seconds to import
 
     import torch
 
     from pipeline.evaluation import evaluate_network, recalibrate
+    from pipeline.exchange.graph_network import GraphNetwork
     from pipeline.export import load_completion_network
     from pipeline.perceptual import PerceptualNetworks
     from pipeline.published import PUBLISHED
     from pipeline.workers import start_worker
 
     perceptual = PerceptualNetworks.load(options.features, options.lpips)
-    url = options.checkpoint or config.checkpoint_url
     weights = config.evaluation.weights
     network = load_completion_network(url, weights, torch.device("cpu"))
+    about = {"checkpoint": url, "weights": weights}
+    if isinstance(network, GraphNetwork):
+        _require_cpu(url)
+        about["precision"] = network.file.precision
     worker = start_worker(config, engine="ddp")  # nothing is trained: any engine would do
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
     network = network.to(worker.device, memory_format=layout)  # type: ignore[call-overload]
@@ -59,7 +69,7 @@ def main(arguments: list[str]) -> int:
         recalibrate(network, config, worker),
         config,
         worker,
-        evaluated={"checkpoint": url, "weights": weights, **perceptual.description()},
+        evaluated={**about, **perceptual.description()},
         files=files,
         perceptual=perceptual,
     )
@@ -107,6 +117,14 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         help="published figures to show beside",
     )  # fmt: skip
     parser.add_argument("--markdown", metavar="FILE", help="the tables as Markdown")
+
+
+def _require_cpu(url: str) -> None:
+    """Where there is a GPU, the workers take it."""
+    import torch
+
+    if torch.cuda.is_available():
+        raise ValueError(f"{url} runs on the CPU; hide the GPUs: set CUDA_VISIBLE_DEVICES to ''")
 
 
 def _find_files(options: argparse.Namespace) -> FixedPairs | None:

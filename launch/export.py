@@ -14,7 +14,11 @@ if __package__ in (None, ""):  # started as a script: the repository root is not
 if TYPE_CHECKING:
     from torch import nn
 
+    from pipeline.config import Config
+    from pipeline.exchange.traced import TracedCompletion
+
 _SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2"}  # of the formats that are one file
+_CALIBRATION_IMAGES = 128
 
 
 def main(arguments: list[str]) -> int:
@@ -29,7 +33,9 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("output", help="folder or URL to write to; of onnx and torch-export a file")
     parser.add_argument("--weights", choices=("ema", "raw"), default="ema")
-    parser.add_argument("--shards", help="packed set to re-estimate on (default: the run's)")
+    parser.add_argument(
+        "--shards", help="packed set to re-estimate and calibrate on (default: the run's)"
+    )
     parser.add_argument(
         "--format", choices=("safetensors", *_SUFFIXES), default="safetensors",
         help="safetensors (default): a folder that glcic reads; onnx, torch-export: one file, "
@@ -40,16 +46,26 @@ def main(arguments: list[str]) -> int:
         help="let the exported graph give the image with its hole completed, instead of the raw "
         "output",
     )  # fmt: skip
+    parser.add_argument(
+        "--precision", choices=("fp32", "int8"), default="fp32",
+        help="int8: an ONNX file whose convolutions multiply bytes, for CPUs; calibrated on "
+        "training images and compared with the network on others",
+    )  # fmt: skip
+    parser.add_argument(
+        "--calibration-images", type=int, metavar="N",
+        help=f"of --precision int8 (default: {_CALIBRATION_IMAGES})",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
     _check_output(options)
+    _check_precision(options)
 
     from pipeline.export import save_described_network
 
-    network, description = _network(options)
+    network, description, config = _network(options)
     if options.format == "safetensors":
         save_described_network(options.output, network, description)
     else:
-        _write_graph(options, network, description)
+        _write_graph(options, network, description, config)
     weights = description.get("weights", "imported")
     print(f"the {weights} weights of step {description['step']} are in {options.output}")
     if "licence" in description:
@@ -72,20 +88,44 @@ def _check_output(options: argparse.Namespace) -> None:
         raise ValueError("--composite belongs to --format onnx and torch-export: they hold a graph")
 
 
-def _network(options: argparse.Namespace) -> tuple[nn.Module, dict[str, Any]]:
+def _check_precision(options: argparse.Namespace) -> None:
+    if options.precision != "int8":
+        if options.calibration_images is not None:
+            raise ValueError("--calibration-images belongs to --precision int8")
+        return
+    if options.format != "onnx":
+        raise ValueError("--precision int8 belongs to --format onnx: no other format here has it")
+    if options.calibration_images is not None and options.calibration_images < 1:
+        raise ValueError(f"--calibration-images is {options.calibration_images}: at least 1")
+
+
+def _network(options: argparse.Namespace) -> tuple[nn.Module, dict[str, Any], Config | None]:
+    """The network, its description, and the configuration of its training data, where it is known.
+
+    Raises ValueError for options that do not fit it.
+    """
     import torch
 
     from pipeline.checkpoint import read_commitment
     from pipeline.evaluation import recalibrate
+    from pipeline.exchange.quantization_samples import configuration_of
     from pipeline.export import DESCRIPTION, find_checkpoint, load_exported, load_from_checkpoint
     from pipeline.preflight import training_data
     from pipeline.workers import Worker
     from shards.storage import exists, join_url
 
     if exists(join_url(options.checkpoint, DESCRIPTION)):
-        if options.shards:
+        if options.shards and options.precision != "int8":
             raise ValueError(f"{options.checkpoint} is exported already: --shards changes nothing")
-        return load_exported(options.checkpoint, torch.device("cpu"))
+        if options.precision == "int8" and not options.shards:
+            raise ValueError(
+                f"{options.checkpoint} is an exported network, which says of no images that it was "
+                "trained on; name a packed set to calibrate on with --shards"
+            )
+        network, description = load_exported(options.checkpoint, torch.device("cpu"))
+        if not options.shards:
+            return network, description, None
+        return network, description, configuration_of(description, options.shards)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     url = find_checkpoint(options.checkpoint)
     network, config = load_from_checkpoint(url, options.weights, device)
@@ -95,16 +135,20 @@ def _network(options: argparse.Namespace) -> tuple[nn.Module, dict[str, Any]]:
         )
     data = training_data(config)
     network = recalibrate(network, config, Worker(device=device, precision=config.train.precision))
-    return network, {
+    description = {
         "step": read_commitment(url)["step"],
         "completion": dataclasses.asdict(config.completion),
         "weights": options.weights,
         "data_fingerprint": data.fingerprint,
     }
+    return network, description, config
 
 
 def _write_graph(
-    options: argparse.Namespace, network: nn.Module, description: dict[str, Any]
+    options: argparse.Namespace,
+    network: nn.Module,
+    description: dict[str, Any],
+    config: Config | None,
 ) -> None:
     """Compared with the network first: what does not agree is not written."""
     import torch
@@ -121,8 +165,41 @@ def _write_graph(
     traced = TracedCompletion(network.eval().requires_grad_(False), composite=options.composite)
     make = onnx_file if options.format == "onnx" else exported_program_file
     data, agreement = make(traced, description)
-    write_bytes(options.output, data)
     print(f"compared with the network: {agreement}")
+    if options.precision == "int8":
+        assert config is not None
+        num_images = options.calibration_images or _CALIBRATION_IMAGES
+        data = _in_8_bits(traced, data, description, config, num_images)
+    write_bytes(options.output, data)
+
+
+def _in_8_bits(
+    traced: TracedCompletion,
+    data: bytes,
+    description: dict[str, Any],
+    config: Config,
+    num_images: int,
+) -> bytes:
+    from pipeline.exchange.graph_runtimes import installed_runtime
+    from pipeline.exchange.hole_difference import hole_difference
+    from pipeline.exchange.quantization_samples import quantization_samples
+    from pipeline.exchange.quantized_graph import quantized_graph
+    from pipeline.preflight import training_data
+
+    samples = quantization_samples(config, num_images)
+    calibration = {
+        "images": samples.num_calibration_images,
+        "data_fingerprint": training_data(config).fingerprint,
+    }
+    described = {**description, "precision": "int8", "calibration": calibration}
+    quantized = quantized_graph(data, samples.calibration, described)
+    difference = hole_difference(traced, installed_runtime()(quantized), samples.comparison)
+    difference.require_near()
+    print(
+        f"in 8 bits, calibrated on {samples.num_calibration_images} images, compared on "
+        f"{samples.num_compared_images} {samples.compared_split} samples: {difference}"
+    )
+    return quantized
 
 
 if __name__ == "__main__":

@@ -206,14 +206,17 @@ def recalibrate(network: nn.Module, config: Config, worker: Worker) -> nn.Module
     num_images = config.evaluation.recalibration_images
     batches: Iterator[tuple[Tensor, Tensor]] | None = None
     if num_images:
-        batches = _recalibration_batches(config, worker, num_images)
+        batches = training_batches(config, worker, num_images)
     with worker.autocast():
         return recalibrated(network, batches, worker.all_reduce_sum_)
 
 
-def _recalibration_batches(
+def training_batches(
     config: Config, worker: Worker, num_images: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
+    """(image, mask) of the first images of the training order, of which the rank takes its share;
+    in whole batches of 16, or of a mixture the run's own, at least one.
+    """
     data = config.data
     available = load_manifest(data.shards).num_samples("train")
     batch_size = min(_RECALIBRATION_BATCH, available)

@@ -26,6 +26,8 @@ from pipeline.checkpoint import (
     write_committed,
 )
 from pipeline.config import CompletionConfig, Config, parse_config
+from pipeline.exchange.graph_file import is_graph_file
+from pipeline.exchange.graph_network import load_graph_network
 from pipeline.networks.registry import build_completion
 from shards.storage import exists, join_url, remove_tree
 
@@ -58,12 +60,15 @@ def save_described_network(url: str, network: nn.Module, description: dict[str, 
 
 
 def load_completion_network(url: str, weights: str, device: torch.device) -> nn.Module:
-    """The network at `url`, in evaluation mode: an exported folder, a run's folder (its export, or
-    else its newest checkpoint), a folder of checkpoints, or one checkpoint.
+    """The network at `url`, in evaluation mode: an exported folder or ONNX file, a run's folder
+    (its export, or else its newest checkpoint), a folder of checkpoints, or one checkpoint.
 
     `weights` is "ema" or "raw"; an exported network is what it was exported as. Raises
-    FileNotFoundError where there is none, ValueError where it is damaged.
+    FileNotFoundError where there is none, ValueError where it is damaged; for an ONNX file also
+    what `load_graph_network` raises.
     """
+    if is_graph_file(url):
+        return load_graph_network(url, device)
     if exists(join_url(url, DESCRIPTION)):
         return load_exported(url, device)[0]
     if exists(join_url(url, EXPORT_FOLDER, COMMITTED)):

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from pipeline.exchange.agreement import Agreement, agreement
+from pipeline.exchange.graph_file import METADATA
+from pipeline.exchange.graph_runtimes import OnnxSession
 from pipeline.exchange.traced import INPUT_NAMES, TracedCompletion, quiet_exporters
-
-METADATA = "glcic"  # the file's property that describes the network
 
 
 def onnx_file(traced: TracedCompletion, description: dict[str, Any]) -> tuple[bytes, Agreement]:
@@ -34,23 +32,6 @@ def onnx_file(traced: TracedCompletion, description: dict[str, Any]) -> tuple[by
     converted.model.metadata_props[METADATA] = json.dumps(description)
     data: bytes = converted.model_proto.SerializeToString()
     return data, agreement(traced, OnnxSession(data))
-
-
-class OnnxSession:
-    """Runs an ONNX file on the CPU."""
-
-    def __init__(self, data: bytes) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        self._session = onnxruntime.InferenceSession(
-            data, options, providers=["CPUExecutionProvider"]
-        )
-
-    def __call__(self, image: Tensor, mask: Tensor) -> Sequence[Tensor]:
-        inputs = {"image": image.numpy(), "mask": mask.numpy()}
-        return [torch.from_numpy(array) for array in self._session.run(None, inputs)]
 
 
 def _require_packages() -> None:

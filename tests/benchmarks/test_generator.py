@@ -7,15 +7,23 @@ import pytest
 import torch
 
 from benchmarks import generator, worker_devices
-from benchmarks.generator_setups import CPU_SETUPS, CUDA_SETUPS, PLAIN, TUNED, Case
+from benchmarks.generator_setups import (
+    CPU_SETUPS,
+    CUDA_SETUPS,
+    FORWARD,
+    PLAIN,
+    TUNED,
+    Case,
+    GeneratorMeasurement,
+)
 from benchmarks.layer_times import layer_table, time_layers
 from benchmarks.peak import Peak, measured_peak
 from benchmarks.report import render_markdown
 from benchmarks.result import read_result
 from benchmarks.worker_devices import (
+    lacking_setups,
     leave_own_gpu_to_children,
     require_gpus,
-    setups_without_compiler,
 )
 from benchmarks.workers import Workers
 from tests.torchrun import run, torchrun_command
@@ -27,6 +35,7 @@ SMALL_CONFIG = [
     "--completion.width=8", "--discriminator.local-size=16", "--train.batch-size=4",
 ]  # fmt: skip
 PLAIN_NAME = next(iter(CPU_SETUPS))
+IN_8_BITS = "8 bits, OpenVINO"
 FOLDED_NAME = "default, batch norm folded"
 
 
@@ -69,6 +78,21 @@ def test_every_layer_is_timed_and_held_against_what_bounds_it(peak: Peak) -> Non
 
 def test_the_peaks_of_this_processor_are_positive(peak: Peak) -> None:
     assert min(peak.matrix_tflops, peak.convolution_tflops, peak.memory_gb_per_s) > 0
+
+
+def test_8_bits_are_measured_for_inference_alone_and_beside_no_peak() -> None:
+    measurement = GeneratorMeasurement(CPU_SETUPS[IN_8_BITS], Case(16, 1, 8, 1, "cpu"), 0.01)
+    assert measurement().images_per_second.keys() == {FORWARD}
+    assert generator._shares(0.5, None) == ["0.5", "-", "-"]
+
+
+def test_setups_whose_package_is_missing_are_left_out_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert lacking_setups(CPU_SETUPS, "cpu") == {}
+    monkeypatch.setattr(worker_devices, "missing_package", lambda: "openvino")
+    lacking = lacking_setups(CPU_SETUPS, "cpu")
+    assert lacking == {name: "openvino is not installed" for name in ("bf16, OpenVINO", IN_8_BITS)}
 
 
 @pytest.mark.parametrize("setups", [CPU_SETUPS, CUDA_SETUPS])
@@ -123,7 +147,7 @@ def test_a_setup_that_needs_a_compiler_is_not_measured_where_there_is_none(
         raise RuntimeError("this setup needs a C++ compiler; install g++")
 
     monkeypatch.setattr(worker_devices, "require_compiler", refuse)
-    lacking = setups_without_compiler(CPU_SETUPS, "cpu")
+    lacking = lacking_setups(CPU_SETUPS, "cpu")
     assert lacking["default, compiled"] == "this setup needs a C++ compiler"
     assert PLAIN_NAME not in lacking
 

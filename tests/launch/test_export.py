@@ -13,7 +13,7 @@ from launch.export import main
 from pipeline.checkpoint_writer import CheckpointWriter
 from pipeline.config import config_mapping
 from pipeline.exchange import agreement
-from pipeline.exchange.onnx_graph import OnnxSession
+from pipeline.exchange.graph_runtimes import OnnxSession
 from pipeline.exchange.traced import sample_inputs
 from pipeline.export import load_completion_network, save_completion_network
 from tests.pipeline.test_export import CONFIG, network, same
@@ -32,9 +32,12 @@ def exported(tmp_path: Path) -> str:
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_run(tmp_path_factory.mktemp("run"))
+
+
+def write_run(folder: Path) -> str:
     """A run's folder with a checkpoint in it, as far as an export reads it."""
-    shards = pack_small_set(tmp_path_factory.mktemp("set"), images=36, images_per_shard=7)
-    folder = tmp_path_factory.mktemp("run")
+    shards = pack_small_set(folder, images=36, images_per_shard=7)
     writer = CheckpointWriter(str(folder / "checkpoints"), 9, lambda message: None)
     tensors = {"completion": network(1).state_dict(), "ema": network(2).state_dict()}
     writer.save(3, tensors, {"config": config_mapping(small_config(shards, folder))})

@@ -14,7 +14,9 @@ import torch
 from pipeline.config import parse_config
 from pipeline.exchange.agreement import agreement
 from pipeline.exchange.exported_program import DESCRIPTION, exported_program_file
-from pipeline.exchange.onnx_graph import METADATA, OnnxSession, onnx_file
+from pipeline.exchange.graph_file import METADATA
+from pipeline.exchange.graph_runtimes import OnnxSession
+from pipeline.exchange.onnx_graph import onnx_file
 from pipeline.exchange.traced import TracedCompletion, sample_inputs
 from pipeline.networks.registry import build_completion
 
