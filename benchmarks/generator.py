@@ -75,17 +75,7 @@ def run(options: argparse.Namespace, config: Config, workers: Workers, command: 
     cases = [
         _case(text, options, config, workers) for text in _case_texts(options, config, workers)
     ]
-    known = CUDA_SETUPS if options.device == "cuda" else CPU_SETUPS
-    setups = chosen("--setup", options.setup, known)
-    lacking: dict[str, str] = {}
-    for own in workers.gathered(lacking_setups(setups, options.device)):
-        lacking |= own
-    for name, reason in lacking.items():
-        workers.say(f"{name}: not measured: {reason}")
-    setups = {name: setup for name, setup in setups.items() if name not in lacking}
-    if not setups:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in lacking.items())
-        raise ValueError(f"nothing can be measured: {reasons}")
+    setups, lacking = _measurable_setups(options, workers)
     parameters = circumstances(options, workers)
     precisions = dict.fromkeys(s.precision for s in setups.values() if s.precision != "int8")
     precisions = precisions or {"fp32": None}
@@ -117,6 +107,24 @@ def run(options: argparse.Namespace, config: Config, workers: Workers, command: 
     if lacking:
         parameters["setups not measured"] = lacking
     return Result("generator", command, parameters, figures, tables=tables, pictures=[picture])
+
+
+def _measurable_setups(
+    options: argparse.Namespace, workers: Workers
+) -> tuple[dict[str, Setup], dict[str, str]]:
+    """What every worker can run of what was asked for, and why some cannot the rest."""
+    known = CUDA_SETUPS if options.device == "cuda" else CPU_SETUPS
+    setups = chosen("--setup", options.setup, known)
+    lacking: dict[str, str] = {}
+    for own in workers.gathered(lacking_setups(setups, options.device)):
+        lacking |= own
+    for name, reason in lacking.items():
+        workers.say(f"{name}: not measured: {reason}")
+    setups = {name: setup for name, setup in setups.items() if name not in lacking}
+    if not setups:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in lacking.items())
+        raise ValueError(f"nothing can be measured: {reasons}")
+    return setups, lacking
 
 
 def _measure(

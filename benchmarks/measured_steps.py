@@ -110,7 +110,8 @@ class MeasuredSteps:
 
     def block(self, phase: Phase, kind: str, steps: int) -> Block:
         self._set_switches()
-        batches, real = itertools.repeat(self._synthetic), self._real
+        real = self._real
+        batches: Iterator[TrainingBatch] = itertools.repeat(self._synthetic)
         if kind == REAL:
             assert real is not None
             # What was read ahead between the blocks would hide a reader that is too slow: the ring
