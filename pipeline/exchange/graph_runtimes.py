@@ -6,6 +6,7 @@ import importlib.util
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -43,7 +44,7 @@ class OpenVinoSession:
     """
 
     def __init__(self, data: bytes, precision: str = "fp32") -> None:
-        core = openvino().Core()
+        core = _openvino_core()
         compiled = core.compile_model(
             core.read_model(data),
             "CPU",
@@ -97,6 +98,15 @@ def openvino() -> Any:
         del sys.modules[_TELEMETRY]
         if present is not None:
             sys.modules[_TELEMETRY] = present
+
+
+@cache
+def _openvino_core() -> Any:
+    """One for the life of the process. A core gives its process a stack for signal handlers and,
+    when it goes, sets back the one before: of two cores that may be one that is gone as well, and
+    the next signal ends the process.
+    """
+    return openvino().Core()
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -6,6 +6,7 @@ import copy
 import functools
 import importlib.util
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -27,6 +28,7 @@ from pipeline.exchange.traced import TracedCompletion, sample_inputs
 from pipeline.export import load_completion_network
 from pipeline.networks.dam import AttentionCompletionNetwork
 from shards.storage import write_bytes
+from tests.torchrun import ROOT
 
 CPU = torch.device("cpu")
 CONFIG = CompletionConfig(kind="dam", width=8, attention_kernel=3)
@@ -194,3 +196,21 @@ def test_a_graph_of_another_network_or_of_none_is_refused() -> None:
 
     with pytest.raises(ValueError, match=r"net\.onnx cannot be run"):
         GraphNetwork(graph_file(altered(turn_a_kernel_around), "net.onnx"))
+
+
+def test_a_signal_is_handled_after_networks_have_come_and_gone(tmp_path: Path) -> None:
+    (tmp_path / "network.onnx").write_bytes(file_data())
+    program = (
+        "import gc, os, signal, sys\n"
+        "from pipeline.exchange.graph_runtimes import OpenVinoSession\n"
+        "data = open(sys.argv[1], 'rb').read()\n"
+        "sessions = [OpenVinoSession(data) for _ in range(2)]\n"
+        "del sessions[0]\n"
+        "del sessions[0]\n"
+        "gc.collect()\n"
+        "signal.signal(signal.SIGTERM, lambda *_: print('handled'))\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "network.onnx")]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (0, "handled\n"), result.stderr
