@@ -37,6 +37,7 @@ from benchmarks.command import (
     chosen_crop_size,
     circumstances,
     command_line,
+    exit_status,
     is_configured,
 )
 from benchmarks.report import publish
@@ -46,7 +47,6 @@ from launch.arguments import parse_with_config
 from pipeline.checkpoint import read_checkpoint, step_name, write_committed
 from pipeline.checkpoint_writer import CheckpointWriter, HostCopy
 from pipeline.config import Config, parse_config
-from pipeline.faults import FaultElsewhere
 from pipeline.preflight import world_size_from_environment
 from pipeline.state import broadcast_checkpoint
 from pipeline.workers import Worker, start_worker
@@ -243,7 +243,8 @@ def main(arguments: list[str]) -> int:
         help="what the checkpoints are written to, and removed from; default: `benchmarks` in the "
         "run's folder, if --folder is given, else a temporary folder",
     )
-    try:
+
+    def measure() -> None:
         options, config = parse_with_config(parser, arguments)
         world_size = world_size_from_environment()
         config = _measured_config(options, config, world_size)
@@ -252,12 +253,8 @@ def main(arguments: list[str]) -> int:
         with closing(start_worker(config, engine="ddp") if started else Worker()) as worker:
             result = run(options, config, worker, command_line("checkpoint", arguments))
             worker.on_main(lambda: publish(result, options.output))
-    except FaultElsewhere:
-        return 1
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"benchmarks.checkpoint: {error}", file=sys.stderr)
-        return 1
-    return 0
+
+    return exit_status("benchmarks.checkpoint", measure)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from launch.arguments import parse_with_config
 from pipeline.config import Config
 from pipeline.config_faults import world_size_faults
 from pipeline.faults import FaultElsewhere
+from pipeline.preflight import world_size_from_environment
 
 T = TypeVar("T")
 Measure = Callable[[argparse.Namespace, Config, Workers, str], Result]
@@ -78,13 +79,22 @@ def run_benchmark(
     """Runs it on every worker of the launch, of which rank 0 publishes the result; returns the exit
     status.
     """
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    several = world_size_from_environment() > 1
     speaker = f"benchmarks.{name}: worker {os.environ['RANK']}" if several else f"benchmarks.{name}"
-    try:
+
+    def run() -> None:
         options, config = parse_with_config(parser, arguments)
         with launched_workers() as workers:
             result = measure(options, config, workers, command_line(name, arguments))
             workers.on_main(lambda: publish(result, options.output))
+
+    return exit_status(speaker, run)
+
+
+def exit_status(speaker: str, run: Callable[[], None]) -> int:
+    """0 when it has run; 1 when it could not, which `speaker` says, unless another worker has."""
+    try:
+        run()
     except FaultElsewhere:
         return 1
     except (ValueError, OSError, RuntimeError) as error:

@@ -24,7 +24,7 @@ import torch
 from rich.console import Console
 
 from benchmarks.arithmetic import phase_flops
-from benchmarks.command import command_line
+from benchmarks.command import command_line, exit_status
 from benchmarks.measured_steps import REAL, SYNTHETIC, MeasuredSteps
 from benchmarks.report import publish
 from benchmarks.result import Figure, Result
@@ -42,7 +42,6 @@ from benchmarks.step_variants import AS_CONFIGURED, StepsInOwnProcess, variants_
 from launch.arguments import parse_with_config
 from pipeline.config import Config
 from pipeline.config_faults import world_size_faults
-from pipeline.faults import FaultElsewhere
 from pipeline.preflight import training_data, world_size_from_environment
 from pipeline.schedule import Phase
 from pipeline.workers import Worker, start_worker
@@ -62,18 +61,14 @@ def measure(config: Config, worker: Worker, steps: int, rounds: int) -> dict[Pha
 
 
 def main(arguments: list[str]) -> int:
-    try:
+    def run() -> None:
         options, config = parse_with_config(_parser(), arguments)
         parse = _further_parser(arguments)
         variants = variants_of(options.compare, config, parse)
         _check(options, [config, *variants.values()])
         _run(options, config, variants, arguments)
-    except FaultElsewhere:
-        return 1
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"benchmarks.training: {error}", file=sys.stderr)
-        return 1
-    return 0
+
+    return exit_status("benchmarks.training", run)
 
 
 def _parser() -> argparse.ArgumentParser:

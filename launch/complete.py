@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
 
     from pipeline.completion import complete
     from pipeline.exchange.graph_file import is_graph_file
-    from pipeline.export import load_completion_network
+    from pipeline.export import device_for, load_completion_network
     from pipeline.networks.folding import folded
 
     is_graph = is_graph_file(options.checkpoint)
@@ -46,8 +46,7 @@ def main(arguments: list[str]) -> int:
             f"--precision {options.precision}: {options.checkpoint} is computed in the precision "
             "that it was exported in; leave --precision out"
         )
-    has_gpu = torch.cuda.is_available() and not is_graph
-    device = torch.device(options.device or ("cuda" if has_gpu else "cpu"))
+    device = device_for(options.checkpoint, options.device)
     network = load_completion_network(options.checkpoint, options.weights, device)
     if not is_graph:
         network = folded(network, options.precision or "fp32")

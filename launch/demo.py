@@ -46,13 +46,10 @@ def _require_free(host: str, port: int | None) -> None:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    import torch
 
-    from pipeline.exchange.graph_file import is_graph_file
-    from pipeline.export import load_completion_network
+    from pipeline.export import device_for, load_completion_network
 
-    has_gpu = torch.cuda.is_available() and not is_graph_file(options.checkpoint)
-    device = torch.device(options.device or ("cuda" if has_gpu else "cpu"))
+    device = device_for(options.checkpoint, options.device)
     network = load_completion_network(options.checkpoint, options.weights, device)
 
     from pipeline.demo.page import demo_page

@@ -184,12 +184,11 @@ def _in_8_bits(
     from pipeline.exchange.hole_difference import hole_difference
     from pipeline.exchange.quantization_samples import quantization_samples
     from pipeline.exchange.quantized_graph import quantized_graph
-    from pipeline.preflight import training_data
 
     samples = quantization_samples(config, num_images)
     calibration = {
         "images": samples.num_calibration_images,
-        "data_fingerprint": training_data(config).fingerprint,
+        "data_fingerprint": samples.data_fingerprint,
     }
     described = {**description, "precision": "int8", "calibration": calibration}
     quantized = quantized_graph(data, samples.calibration, described)

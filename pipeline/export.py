@@ -76,6 +76,12 @@ def load_completion_network(url: str, weights: str, device: torch.device) -> nn.
     return load_from_checkpoint(find_checkpoint(url), weights, device)[0]
 
 
+def device_for(url: str, asked: str | None) -> torch.device:
+    """Where the network at `url` is to run: as asked, else on a GPU if there is one and it can."""
+    can = torch.cuda.is_available() and not is_graph_file(url)
+    return torch.device(asked or ("cuda" if can else "cpu"))
+
+
 def load_exported(url: str, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:
     """The network of an exported folder in evaluation mode, and its description."""
     commitment = read_commitment(url)

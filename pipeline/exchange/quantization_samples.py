@@ -28,6 +28,7 @@ class QuantizationSamples:
     calibration: Batches
     comparison: Batches
     compared_split: str  # that `comparison` is of
+    data_fingerprint: str  # of what was calibrated on
 
     @property
     def num_calibration_images(self) -> int:
@@ -44,13 +45,15 @@ def quantization_samples(config: Config, num_images: int) -> QuantizationSamples
 
     Raises ValueError where the set is too small for both.
     """
-    available = training_data(config).num_samples("train")
+    data = training_data(config)
+    available = data.num_samples("train")
     comparison = _validation_batches(config)
     if comparison:
         images, masks = _training_samples(config, num_images, available)
         return QuantizationSamples(
-            _batches(images[:num_images], masks[:num_images]), comparison, "validation"
-        )
+            _batches(images[:num_images], masks[:num_images]), comparison, "validation",
+            data.fingerprint,
+        )  # fmt: skip
     held = min(COMPARED_IMAGES, max(1, available // 5))
     images, masks = _training_samples(config, num_images + held, available)
     if len(images) <= held:
@@ -60,8 +63,9 @@ def quantization_samples(config: Config, num_images: int) -> QuantizationSamples
         )
     used = min(num_images, len(images) - held)
     return QuantizationSamples(
-        _batches(images[:used], masks[:used]), _batches(images[-held:], masks[-held:]), "training"
-    )
+        _batches(images[:used], masks[:used]), _batches(images[-held:], masks[-held:]), "training",
+        data.fingerprint,
+    )  # fmt: skip
 
 
 def configuration_of(description: dict[str, Any], shards: str) -> Config:

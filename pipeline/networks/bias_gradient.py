@@ -1,7 +1,7 @@
 """Transposed convolutions whose bias's gradient is a sum of its own.
 
-oneDNN takes it together with the weights' gradient, and for transposed layers takes up to 30 times
-as long over it as the sum alone (benchmarks/NOTES.md). The sum is float32 in every precision.
+oneDNN takes it together with the weights' gradient, and for transposed layers takes eight to twenty
+times as long over it as the sum alone (benchmarks/NOTES.md). The sum is float32 in every precision.
 """
 
 from __future__ import annotations
