@@ -115,8 +115,9 @@ class OptimizerConfig:
 class TrainConfig:
     batch_size: int = 96  # of all workers together
     micro_batch_size: int = 0  # samples that a worker computes at a time; 0: its whole share
-    # bf16, fp16: autocast over fp32 parameters; fp16 scales the loss
-    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+    # bf16, fp16: autocast over fp32 parameters; fp16 scales the loss; auto: bf16 where the GPU or
+    # the processor multiplies in it, else fp32
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "bf16"
     tf32: bool = False  # fp32 products and convolutions on CUDA may round to TensorFloat-32
     channels_last: bool = True
     compile: bool = False  # both networks by torch.compile
