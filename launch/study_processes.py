@@ -15,8 +15,8 @@ from typing import IO
 
 import yaml
 
-from pipeline.config import Config, config_mapping, parse_config
-from pipeline.identity import trajectory_mapping
+from pipeline.config import Config, config_mapping
+from pipeline.identity import recorded_config, trajectory_mapping
 from pipeline.study.definition import StudyRun
 from pipeline.study.results import is_finished
 
@@ -81,7 +81,7 @@ def _has_ended(run: StudyRun) -> bool:
 
 
 def _read_config(path: Path) -> Config:
-    return parse_config(yaml.safe_load(path.read_text()))
+    return recorded_config(yaml.safe_load(path.read_text()))
 
 
 def _start(run: StudyRun, folder: Path, workers: int) -> _Process:

@@ -82,6 +82,9 @@ class LossConfig:
     # Weight of the adversarial term (paper, section 4); auto: moved from that as little as keeps
     # the reconstruction's gradient at the output at 1 to 10 times the adversarial one's.
     alpha: float | Literal["auto"] = 0.0004
+    # -log D(fake), which does not vanish while the discriminators are ahead, or the paper's
+    # log(1 - D(fake)), which does; the completion network lowers either
+    adversarial: Literal["non_saturating", "saturating"] = "non_saturating"
     discriminator_input: Literal["composite", "raw"] = "composite"
     real_patch: Literal["random", "same"] = "random"  # where the real local patch is taken
     real_label: float = 1.0  # what the discriminators are taught to say of real images
@@ -101,14 +104,30 @@ class ScheduleConfig:
     joint: int = 400_000
 
 
+_OF_KIND: Any = None  # stands for the value that the kind of optimizer has of its own
+# Adadelta's are those of PyTorch and Torch7. With Adam's rate it would hardly move a weight: its
+# steps are the size of its own past steps, and the rate multiplies them.
+_OF_OPTIMIZER = {
+    "adam": {"learning_rate": 0.0004, "epsilon": 1e-8},
+    "adadelta": {"learning_rate": 1.0, "epsilon": 1e-6},
+}
+
+
 @dataclass(frozen=True)
 class OptimizerConfig:
+    """The optimizer of one network. `dataclasses.replace` of `kind` keeps the other kind's rate."""
+
     kind: Literal["adam", "adadelta"] = "adam"
-    learning_rate: float = 0.0004
+    learning_rate: float = _OF_KIND  # adam: 0.0004; adadelta: 1
     beta1: float = 0.9  # Adam
     beta2: float = 0.999
     rho: float = 0.9  # Adadelta
-    epsilon: float = 1e-8
+    epsilon: float = _OF_KIND  # adam: 1e-8; adadelta: 1e-6
+
+    def __post_init__(self) -> None:
+        for name, value in _OF_OPTIMIZER.get(self.kind, {}).items():
+            if getattr(self, name) is _OF_KIND:
+                object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True)

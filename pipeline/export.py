@@ -25,9 +25,10 @@ from pipeline.checkpoint import (
     step_name,
     write_committed,
 )
-from pipeline.config import CompletionConfig, Config, parse_config
+from pipeline.config import CompletionConfig, Config
 from pipeline.exchange.graph_file import is_graph_file
 from pipeline.exchange.graph_network import load_graph_network
+from pipeline.identity import recorded_config
 from pipeline.networks.registry import build_completion
 from shards.storage import exists, join_url, remove_tree
 
@@ -86,7 +87,7 @@ def load_exported(url: str, device: torch.device) -> tuple[nn.Module, dict[str, 
     """The network of an exported folder in evaluation mode, and its description."""
     commitment = read_commitment(url)
     description: dict[str, Any] = json.loads(read_file(url, DESCRIPTION, commitment))
-    network = build_completion(parse_config({"completion": description["completion"]}))
+    network = build_completion(recorded_config({"completion": description["completion"]}))
     return _filled(network, lambda: read_file(url, WEIGHTS, commitment), url, device), description
 
 
@@ -106,7 +107,7 @@ def find_checkpoint(url: str) -> str:
 def load_from_checkpoint(url: str, weights: str, device: torch.device) -> tuple[nn.Module, Config]:
     """The completion network of a checkpoint in evaluation mode, and the run's configuration."""
     commitment = read_commitment(url)
-    config = parse_config(json.loads(read_file(url, STATE, commitment))["config"])
+    config = recorded_config(json.loads(read_file(url, STATE, commitment))["config"])
     name = "ema.safetensors" if weights == "ema" else WEIGHTS
     network = build_completion(config)
     return _filled(network, lambda: read_file(url, name, commitment), url, device), config

@@ -23,8 +23,9 @@ from pipeline.checkpoint import (
     read_commitment,
     read_file,
 )
-from pipeline.config import CompletionConfig, Config, parse_config
+from pipeline.config import CompletionConfig, Config
 from pipeline.export import DESCRIPTION, EXPORT_FOLDER, WEIGHTS, find_checkpoint
+from pipeline.identity import recorded_config
 from pipeline.state import RunState, broadcast_checkpoint
 from pipeline.workers import Worker
 from shards.storage import exists, join_url
@@ -53,7 +54,7 @@ def handover_faults(config: Config) -> list[str]:
             f"start.take is {config.start.take!r}, but {url} holds a completion network alone; set "
             "--start.take completion"
         ]
-    theirs = parse_config(description["config"])
+    theirs = recorded_config(description["config"])
     faults = _completion_faults(url, dataclasses.asdict(theirs.completion), config)
     if config.start.take != "completion":
         discriminators = _difference_faults(

@@ -91,9 +91,17 @@ def map_loss(maps: Sequence[Tensor], error: Tensor, mask: Tensor, region: str) -
         return total
 
 
-def adversarial_loss(fake_logits: Tensor) -> Tensor:
-    """-log D(fake): the form that does not saturate while the discriminator is ahead."""
-    return functional.softplus(-fake_logits.float()).mean()
+def adversarial_loss(fake_logits: Tensor, form: str = "non_saturating") -> Tensor:
+    """Return what the completion network lowers to be taken for real: a scalar, float32.
+
+    `fake_logits` (N,) are the discriminators' of completed images; D is their sigmoid.
+    "non_saturating": -log D, whose gradient stays while the discriminators are ahead.
+    "saturating": log(1 - D), the paper's, at most 0, whose gradient vanishes there.
+    """
+    logits = fake_logits.float()
+    if form == "saturating":
+        return -functional.softplus(logits).mean()
+    return functional.softplus(-logits).mean()
 
 
 ALPHA = 0.0004  # of the paper

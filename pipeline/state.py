@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from pipeline.average import AveragedNetwork
 from pipeline.checkpoint import Checkpoint, committed_steps, read_checkpoint, read_newest
-from pipeline.config import Config, config_mapping, parse_config
+from pipeline.config import Config, config_mapping
 from pipeline.dilation_choice import recorded_dilation, require_same_dilation, settle_dilation_
 from pipeline.freezing import freeze_
-from pipeline.identity import config_digest, trajectory_mapping
+from pipeline.identity import config_digest, recorded_config, trajectory_mapping
 from pipeline.networks.dam import with_fresh_attention
 from pipeline.networks.dilation import NATIVE
 from pipeline.networks.registry import build_completion, build_discriminator
@@ -224,8 +224,8 @@ def _chosen(config: Config, say: Callable[[str], None]) -> Checkpoint | None:
 def _require_same_run(found: Checkpoint, config: Config, data: Mixture) -> None:
     """A checkpoint continues exactly, or not at all."""
     facts = found.facts
-    # Not by the digest: fields that were added since have the defaults that it was made with.
-    before = trajectory_mapping(parse_config(facts["config"]))
+    # Not by the digest: what differs is to be named.
+    before = trajectory_mapping(recorded_config(facts["config"]))
     now = trajectory_mapping(config)
     changed = [
         f"{key} was {before.get(key)!r}, is {value!r}"

@@ -159,7 +159,7 @@ class TrainingStep:
         """Gradients of the completion network alone: the discriminators it goes through stay."""
         with self._autocast:
             logits = self.discriminator.frozen(shown, self._patches(shown, part.hole_corners))
-        adversarial = adversarial_loss(logits)
+        adversarial = adversarial_loss(logits, self._loss.adversarial)
         loss, figures = self._own_losses(completed, part)
         if self._loss.alpha == "auto":
             loss, more = _balanced(completed[0], loss, adversarial)

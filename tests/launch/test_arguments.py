@@ -33,6 +33,15 @@ def test_an_exponent_is_a_number(tmp_path: Path) -> None:
     assert parse("--config", str(preset)).loss.alpha == 0.0004
 
 
+def test_the_kind_of_an_optimizer_decides_the_values_that_nobody_names() -> None:
+    kind = ("--completion-optimizer.kind", "adadelta")
+    optimizer = parse(*kind).completion_optimizer
+    assert (optimizer.learning_rate, optimizer.epsilon) == (1.0, 1e-6)
+    assert parse(*kind).discriminator_optimizer.learning_rate == 0.0004
+    # The preset names a rate, which is kept and warned of.
+    assert parse("--config", "quickstart", *kind).completion_optimizer.learning_rate == 0.001
+
+
 def test_a_word_stays_a_word_and_may_be_empty() -> None:
     assert parse("--name", "2024").name == "2024"
     assert parse("--name", "no").name == "no"

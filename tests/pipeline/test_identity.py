@@ -1,7 +1,53 @@
 from __future__ import annotations
 
-from pipeline.config import Config, parse_config
-from pipeline.identity import config_digest
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.config import Config, config_mapping, parse_config
+from pipeline.identity import (
+    ADDED_FIELDS,
+    config_digest,
+    recorded_config,
+    trajectory_mapping,
+)
+
+ROOT = Path(__file__).parents[2]
+DIGESTS = yaml.safe_load((ROOT / "tests" / "fixtures" / "digests-8345c66.yaml").read_text())
+
+
+@pytest.mark.parametrize("name", DIGESTS)
+def test_a_run_of_an_earlier_version_has_the_digest_that_it_had(name: str) -> None:
+    preset = ROOT / "launch" / "presets" / f"{name}.yaml"
+    mapping = {} if name == "defaults" else yaml.safe_load(preset.read_text())
+    assert config_digest(parse_config(mapping)) == DIGESTS[name]
+
+
+def test_a_field_that_was_added_counts_where_it_has_another_value_than_before() -> None:
+    assert config_digest(parse_config({"loss": {"adversarial": "saturating"}})) != (
+        config_digest(Config())
+    )
+    assert "loss.adversarial" in trajectory_mapping(Config())
+
+
+def test_a_recorded_configuration_has_what_was_in_effect_before_a_field_was_added(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # As if learning rates had been fixed to 0.5 before they became a field.
+    monkeypatch.setitem(ADDED_FIELDS, "completion_optimizer.learning_rate", 0.5)
+    recorded = config_mapping(Config())
+    del recorded["completion_optimizer"]["learning_rate"], recorded["loss"]["adversarial"]
+    config = recorded_config(recorded)
+    assert config.completion_optimizer.learning_rate == 0.5
+    assert config.loss.adversarial == "non_saturating"
+    assert "learning_rate" not in recorded["completion_optimizer"]
+    assert recorded_config(config_mapping(Config())) == Config()
+
+
+def test_a_trajectory_is_of_plain_values() -> None:
+    for value in trajectory_mapping(Config()).values():
+        assert isinstance(value, (str, int, float, bool, list))
 
 
 def test_the_digest_ignores_what_does_not_change_the_weights() -> None:

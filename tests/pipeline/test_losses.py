@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -112,6 +113,36 @@ def test_the_adversarial_gradient_does_not_vanish_while_the_fake_is_recognised()
     logits = torch.full((2,), -20.0, requires_grad=True)
     adversarial_loss(logits).backward()
     assert (logits.grad < -0.49).all()
+
+
+@pytest.mark.parametrize(
+    ("form", "formula"),
+    [
+        ("non_saturating", lambda logits: -torch.log(torch.sigmoid(logits))),
+        ("saturating", lambda logits: torch.log(1 - torch.sigmoid(logits))),  # the paper's
+    ],
+)
+def test_both_adversarial_forms_have_the_gradients_of_their_formulas(
+    form: str, formula: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    logits = torch.linspace(-12, 12, 49, dtype=torch.float64, requires_grad=True)
+    expected = formula(logits).mean()
+    (slope,) = torch.autograd.grad(expected, logits)
+
+    ours = logits.detach().float().requires_grad_()
+    loss = adversarial_loss(ours, form)
+    loss.backward()
+    torch.testing.assert_close(loss.double(), expected)
+    torch.testing.assert_close(ours.grad.double(), slope, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("logit", [-200.0, 200.0])
+def test_the_saturating_form_is_finite_where_its_formula_overflows(logit: float) -> None:
+    logits = torch.tensor([logit], requires_grad=True)
+    loss = adversarial_loss(logits, "saturating")
+    loss.backward()
+    assert float(loss.detach()) == min(0.0, -logit)
+    assert float(logits.grad) == (-1.0 if logit > 0 else 0.0)
 
 
 def test_a_smoothed_label_is_cross_entropy_against_that_label() -> None:

@@ -60,3 +60,11 @@ def test_the_step_count_lies_where_a_recorded_step_reads_it() -> None:
         optimizer = build_optimizer(OptimizerConfig(kind="adadelta"), module, capturable)
         load_optimizer_tensors(optimizer, module, {"0.weight.step": torch.tensor(3.0)})
         assert optimizer.state[module[0].weight]["step"].device.type == device
+
+
+def test_each_kind_has_a_rate_and_an_epsilon_of_its_own() -> None:
+    adam, adadelta = OptimizerConfig(), OptimizerConfig(kind="adadelta")
+    assert (adam.learning_rate, adam.epsilon) == (0.0004, 1e-8)
+    assert (adadelta.learning_rate, adadelta.epsilon) == (1.0, 1e-6)
+    named = OptimizerConfig(kind="adadelta", learning_rate=0.5)
+    assert (named.learning_rate, named.epsilon) == (0.5, 1e-6)

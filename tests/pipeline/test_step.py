@@ -131,13 +131,18 @@ def test_while_the_discriminator_learns_no_gradient_reaches_the_completion_netwo
     assert seen == [(True, False)] * 2
 
 
-def test_the_joint_step_is_the_discriminators_step_and_then_the_completion_networks() -> None:
+@pytest.mark.parametrize("form", ["non_saturating", "saturating"])
+def test_the_joint_step_is_the_discriminators_step_and_then_the_completion_networks(
+    form: str,
+) -> None:
     """Against the two halves written out, with a second forward of the completion network."""
     # Adadelta: Adam would blow the rounding of biases before batch norm, whose gradient is zero, up
     # to whole steps.
     adadelta = OptimizerConfig(kind="adadelta", learning_rate=1.0, epsilon=1e-6)
     config = dataclasses.replace(
-        small_config(alpha=0.5), completion_optimizer=adadelta, discriminator_optimizer=adadelta
+        small_config(alpha=0.5, adversarial=form),
+        completion_optimizer=adadelta,
+        discriminator_optimizer=adadelta,
     )
     batch = training_batch()
     step = training_step(config)
@@ -164,12 +169,21 @@ def test_the_joint_step_is_the_discriminators_step_and_then_the_completion_netwo
     shown = composite(raw, batch.images, batch.masks)
     logits = discriminator(shown, cut_patches(shown, batch.hole_corners, 16))
     reconstruction = reconstruction_loss(raw, batch.images, batch.masks, config.loss)
-    (reconstruction + 0.5 * adversarial_loss(logits)).backward()
+    (reconstruction + 0.5 * adversarial_loss(logits, form)).backward()
     optimizer.step()
     for (name, mine), theirs in zip(
         step.completion.network.named_parameters(), completion.parameters(), strict=True
     ):
         torch.testing.assert_close(mine, theirs, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.parametrize("form", ["non_saturating", "saturating"])
+def test_the_gradients_of_either_adversarial_form_can_be_balanced(form: str) -> None:
+    step = training_step(small_config(alpha="auto", adversarial=form))
+    figures = step(Phase.JOINT, training_batch())
+    assert all(bool(figure.isfinite()) for figure in figures.values())
+    assert 1 - 1e-4 <= float(figures["gradient_ratio"]) <= 10 + 1e-3
+    assert (float(figures["adversarial"]) < 0) == (form == "saturating")
 
 
 def test_a_masked_loss_and_a_composite_give_known_pixels_no_gradient() -> None:
@@ -215,6 +229,27 @@ def test_training_on_one_batch_lowers_its_reconstruction_loss(kind: str) -> None
     batch = training_batch()
     losses = [float(step(Phase.COMPLETION, batch)["reconstruction"]) for _ in range(12)]
     assert losses[-1] < 0.8 * losses[0]
+
+
+def relative_change(optimizer: OptimizerConfig, updates: int) -> float:
+    """How far a masked loss moves the completion network's weights, beside their own size."""
+    config = small_config(reconstruction="masked")
+    step = training_step(dataclasses.replace(config, completion_optimizer=optimizer))
+    parameters = list(step.completion.network.parameters())
+    before = [one.detach().clone() for one in parameters]
+    for number in range(updates):
+        step(Phase.COMPLETION, training_batch(number))
+    moved = sum(
+        (one.detach() - old).square().sum() for one, old in zip(parameters, before, strict=True)
+    )
+    return float((moved / sum(old.square().sum() for old in before)).sqrt())
+
+
+def test_adadelta_learns_with_its_own_values_and_hardly_with_those_of_adam() -> None:
+    own = OptimizerConfig(kind="adadelta")
+    adams = OptimizerConfig(kind="adadelta", learning_rate=0.0004, epsilon=1e-8)
+    assert relative_change(own, 40) > 3e-3
+    assert relative_change(adams, 40) < 3e-5
 
 
 def gradients_of_a_step(
