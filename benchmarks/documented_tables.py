@@ -28,25 +28,46 @@ class DocumentedTable:
 
 
 def quickstart(results: Path) -> Iterator[str]:
-    """Yield the figures in the hole of every method of the quickstart's evaluation."""
+    """Yield the figures in the hole of every method of the quickstart's evaluation.
+
+    Where the evaluation holds intervals, the last column is the network's PSNR minus the method's.
+    """
     content = read_document(results / "quickstart-evaluation.json")
     methods: dict[str, dict[str, float]] = content["methods"]
+    intervals = content.get("intervals", {})
     measured = set().union(*methods.values())
-    names = [name for name in FIGURES if name in measured and _is_of_the_hole(name)]
-    yield _row(["", *(FIGURES[name][0] for name in names)])
-    yield _rule(1, len(names))
+    names = [name for name in _IN_THE_HOLE if name in measured]
+    heads = [FIGURES[name][0] for name in names]
+    if intervals:
+        heads.append(f"{next(iter(methods))} minus it, dB ({intervals['confidence']:.0%} interval)")
+    yield _row(["", *heads])
+    yield "| --- |" + " ---: |" * len(heads)
     for method, figures in methods.items():
-        yield _row([method, *(_of_method(figures, name) for name in names)])
+        cells = [_of_method(figures, name) for name in names]
+        if intervals:
+            cells.append(_difference(intervals["differences"].get(method, {})))
+        yield _row([method, *cells])
     yield ""
-    yield f"{content['num_samples']} validation samples. {origin(content)}"
+    images = f" of {intervals['num_images']} images" if intervals else ""
+    yield f"{content['num_samples']} validation samples{images}. {origin(content)}"
 
 
-def _is_of_the_hole(name: str) -> bool:
-    return name in ("hole_mse", "hole_psnr_db", "hole_ssim", "hole_sharpness") or "seam" in name
+_IN_THE_HOLE = tuple(
+    name
+    for name in FIGURES
+    if name in ("hole_mse", "hole_psnr_db", "hole_ssim", "hole_sharpness", "seam")
+)
 
 
 def _of_method(figures: dict[str, float], name: str) -> str:
     return f"{figures[name]:.{FIGURES[name][1]}f}" if name in figures else "-"
+
+
+def _difference(of_figures: dict[str, dict[str, float]]) -> str:
+    if "hole_psnr_db" not in of_figures:
+        return "-"
+    one = of_figures["hole_psnr_db"]
+    return f"{one['mean']:+.2f} ({one['low']:+.2f} to {one['high']:+.2f})"
 
 
 def speed(results: Path) -> Iterator[str]:
@@ -217,10 +238,6 @@ def origin(content: Mapping[str, Any]) -> str:
 
 def _row(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-def _rule(words: int, numbers: int) -> str:
-    return "|" + " --- |" * words + " ---: |" * numbers
 
 
 def find(result: Result, group: str, name: str) -> Figure:

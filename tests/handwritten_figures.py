@@ -45,11 +45,13 @@ _IN_WORDS = re.compile(
 
 def handwritten_figures(page: str) -> list[str]:
     """Return the measured figures among what people have written, in their order."""
-    text = without_blocks(page)
-    for pattern in (_CODE_BLOCK, _CODE):
-        text = pattern.sub(" ", text)
-    text = _LINK_TARGET.sub("]", text)
+    text = without_code_blocks(without_blocks(page))
+    text = _LINK_TARGET.sub("]", _CODE.sub(" ", text))
     for setting in SETTINGS:
         text = re.sub(setting, "", text)
     found = [*_NUMBER.finditer(text), *_IN_WORDS.finditer(text)]
     return [match.group().strip() for match in sorted(found, key=lambda match: match.start())]
+
+
+def without_code_blocks(page: str) -> str:
+    return _CODE_BLOCK.sub(" ", page)

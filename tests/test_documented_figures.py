@@ -68,6 +68,17 @@ def test_a_block_is_rewritten_in_its_place(results: Path) -> None:
     assert render_page(text, results) == (text, [])
 
 
+def test_the_quickstarts_table_shows_the_interval_of_the_difference(results: Path) -> None:
+    path = results / "quickstart-evaluation.json"
+    psnr = {"hole_psnr_db": {"mean": 5.75, "low": -0.5, "high": 6.25}}
+    intervals = {"confidence": 0.95, "num_images": 16, "differences": {"mean colour": psnr}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"intervals": intervals}))
+    text, _ = render_page(a_page("quickstart"), results)
+    assert "glcic minus it, dB (95% interval) |" in text
+    assert "| +5.75 (-0.50 to +6.25) |" in text
+    assert "256 validation samples of 16 images. " in text
+
+
 def test_a_block_ends_with_command_machine_and_date(results: Path) -> None:
     content = json.loads((results / "quickstart-evaluation.json").read_text())
     text, _ = render_page(a_page("quickstart"), results)
