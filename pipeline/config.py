@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import pydantic
 
+from pipeline.baseline_names import BASELINE_NAMES
 from pipeline.config_faults import config_faults
 from shards.mixture import WeightedSet
 from shards.recipe import PackRecipe
@@ -217,6 +218,8 @@ class EvaluationConfig:
     limit: int = 0  # validation samples; 0: all
     weights: Literal["ema", "raw"] = "ema"
     recalibration_images: int = 512  # training images that re-estimate batch norm's statistics
+    # methods without learned weights to compare with, at the end and in `glcic evaluate`
+    baselines: tuple[str, ...] = BASELINE_NAMES
 
 
 @dataclass(frozen=True)

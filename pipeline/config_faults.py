@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from pipeline.baseline_names import baseline_name_faults
 from pipeline.engines import engine_faults
 from pipeline.model_faults import model_faults
 from pipeline.telemetry_faults import telemetry_faults
@@ -82,6 +83,7 @@ def config_faults(config: Config) -> list[str]:
     require(
         config.evaluation.recalibration_images >= 0, "evaluation.recalibration_images", "at least 0"
     )
+    faults += baseline_name_faults(config.evaluation.baselines)
     require(
         config.evaluation.weights == "raw" or train.ema_decay > 0,
         "evaluation.weights",

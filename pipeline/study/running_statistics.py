@@ -30,7 +30,8 @@ def evaluate_running_statistics(config: Config, threads: int = 1) -> None:
         Measuring(device=torch.device("cpu"), map_scale=config.loss.map_scale, threads=threads),
         batch_size=config.evaluation.batch_size,
         limit=config.evaluation.limit,
-        baselines=False,
+        baselines=(),
+        blend=False,
         cache=config.data.cache,
         cache_limit_bytes=config.data.cache_limit_bytes,
     )

@@ -97,6 +97,13 @@ def test_a_run_stops_at_damage_and_checks_every_sample_unless_told_otherwise() -
     assert parse_config({"data": {"cache_limit_gb": 1.5}}).data.cache_limit_bytes == 1_500_000_000
 
 
+def test_a_method_to_compare_with_that_does_not_exist_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ValueError, match=r"evaluation.baselines holds 'telea'.*mean 'Telea'"):
+        parse_config({"evaluation": {"baselines": ["telea", "membrane"]}})
+    assert parse_config({"evaluation": {"baselines": []}}).evaluation.baselines == ()
+    assert "membrane" in Config().evaluation.baselines
+
+
 def test_out_of_range_is_looked_for_only_in_the_sections_that_matter() -> None:
     smaller = {"pack": {"crop_size": 32, "masks": {"side_min": 8, "side_max": 16}}}
     with pytest.raises(ValueError, match=r"discriminator\.local_size"):

@@ -145,7 +145,9 @@ def test_figures_count_the_pixels_of_the_mask_and_not_of_its_boxes(shards: str) 
         def forward(self, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
             return torch.where(mask > 0.5, 1 - image, image)
 
-    figures = evaluate(WrongInTheMask(), shards, Measuring(CPU), baselines=False).methods["glcic"]
+    figures = evaluate(WrongInTheMask(), shards, Measuring(CPU), baselines=(), blend=False).methods[
+        "glcic"
+    ]
     errors = []
     expected = packed_masks(shards, "val")
     for batch in read_in_order(shards, "val", range(12), batch_size=12):
