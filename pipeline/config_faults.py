@@ -9,6 +9,7 @@ from pipeline.baseline_names import baseline_name_faults
 from pipeline.engines import engine_faults
 from pipeline.model_faults import model_faults
 from pipeline.telemetry_faults import telemetry_faults
+from shards.fresh_holes import fresh_mask_faults
 from shards.mixture import share_lanes
 from shards.order import lanes_of
 from shards.recipe import recipe_faults
@@ -46,6 +47,7 @@ def config_faults(config: Config) -> list[str]:
         share_lanes(max(train.batch_size, 1), [data.weight, *(one.weight for one in data.mixture)])
     except ValueError as error:
         faults.append(f"data.weight and data.mixture: {error}")
+    faults += _hole_faults(config)
     faults += model_faults(config)
     for phase in ("completion", "discriminator", "joint"):
         require(getattr(schedule, phase) >= 0, f"schedule.{phase}", "must not be negative")
@@ -89,6 +91,17 @@ def config_faults(config: Config) -> list[str]:
         "evaluation.weights",
         "raw, since train.ema_decay is 0 and there is no average to evaluate",
     )
+    return faults
+
+
+def _hole_faults(config: Config) -> list[str]:
+    data = config.data
+    faults = fresh_mask_faults(data.fresh_masks, config.pack.crop_size)
+    if data.fresh_masks and data.holes != "fresh":
+        faults.append(
+            f"data.fresh_masks is given, but data.holes is {data.holes!r}: set it to fresh, or "
+            "leave data.fresh_masks out"
+        )
     return faults
 
 

@@ -22,9 +22,10 @@ from pipeline.intervals import bootstrap_intervals
 from pipeline.measuring import ImageBatch, Measurements, Measuring, measure
 from pipeline.metrics import OF_ALL_SAMPLES, SAMPLE_FIGURES
 from pipeline.perceptual import PerceptualNetworks, feature_figures
+from pipeline.reader_spec import reader_spec
 from pipeline.recalibration import recalibrated
 from pipeline.workers import Worker
-from shards.batches import Batch, BatchAssembler, ReaderSpec, read_in_order
+from shards.batches import Batch, BatchAssembler, read_in_order
 from shards.fixed_pairs import FixedPairs
 from shards.manifest import load_manifest
 
@@ -251,25 +252,9 @@ def training_batches(
     batch_size = min(_RECALIBRATION_BATCH, available)
     if data.mixture:  # every set has its share in a batch of training
         batch_size = config.train.batch_size
-    spec = ReaderSpec(
-        shards=data.shards,
-        split="train",
-        batch_size=batch_size,
-        rank=0,
-        world_size=1,
-        seed=config.seed,
-        short_side_min=data.short_side_min,
-        short_side_max=data.short_side_max,
-        horizontal_flip=data.horizontal_flip,
-        decode_threads=worker.cores_per_rank,
-        prefetch_batches=data.prefetch_batches,
-        cache=data.cache,
-        cache_limit_bytes=data.cache_limit_bytes,
-        check_crc=data.check_crc,
-        damaged=data.damaged,
-        weight=data.weight,
-        mixture=data.mixture,
-    )
+    # The first steps of a training of that batch size, in which one rank would have all samples:
+    # crops and holes are what training sees, whichever rank computes a batch.
+    spec = replace(reader_spec(config, worker), batch_size=batch_size, rank=0, world_size=1)
     num_batches = max(1, num_images // batch_size)
     with closing(BatchAssembler(spec)) as assembler:
         for number in range(worker.rank, num_batches, worker.world_size):

@@ -17,8 +17,9 @@ from pipeline.evaluation import evaluate, recalibrate, sample_tensors
 from pipeline.feed import DeviceFeed, masks_to_device
 from pipeline.measuring import Measuring
 from pipeline.networks.completion import CompletionNetwork
+from pipeline.reader_spec import reader_spec
 from pipeline.sheets import validation_sheet
-from pipeline.trainer import reader_spec, train
+from pipeline.trainer import train
 from pipeline.workers import Worker
 from shards.batches import BatchAssembler, read_in_order
 from shards.dataset import ShardSet
