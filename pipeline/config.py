@@ -59,6 +59,8 @@ class CompletionConfig:
     output: Literal["sigmoid", "clamp"] = "sigmoid"  # clamp: to [-1, 1], which becomes [0, 1]
     attention_kernel: int = 1  # of the DAM blocks' convolutions: 1 or 3
     attention_skip: Literal["encoder", "none"] = "encoder"  # what a DAM block is joined with
+    # zero: the blocks without their maps, so that the joins alone are left, for comparison
+    attention_maps: Literal["learned", "zero"] = "learned"
     depth: int = 4  # of the U-Net: how often it halves the image
     channels_max: int = 1024  # of the U-Net
     gate_skips: bool = False  # of the U-Net: what crosses over is weighted by the known pixels
