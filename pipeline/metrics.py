@@ -29,7 +29,7 @@ FIGURES: dict[str, tuple[str, int]] = {
     "map_error_correlation": ("map: rank correlation with the error in the hole", 3),
     "map_hole_auroc": ("map: AUROC of hole against known", 3),
     # where networks for them are given, see `pipeline.perceptual`
-    "lpips": ("LPIPS", 4),
+    "lpips": ("perceptual distance (--lpips)", 4),
     "fid": ("FID", 2),
     "kid": ("KID", 5),
     "u_ids_percent": ("U-IDS, %", 2),
