@@ -19,12 +19,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from shards.randomness import permutation
+
 CREDITS_NAME = "SOURCES.txt"
 TILE_SIDE = 160  # pixels, of validation and training tiles
 LARGE_TILE_SIDE = 224  # of more training tiles: the same content at another scale
 _STRIDE = 32
 _LARGE_STRIDE = 40
-_MAX_TILES = {"train": 64, "val": 16}  # of each photograph, evenly spread over it
+_MAX_TILES = {"train": 64, "val": 16}  # of each photograph
 _LEAST_DETAIL = 3.0  # mean step between neighbours, in levels of 255: an empty sky has less
 
 _TITLE = "Tiles of freely licensed photographs, changed only by cutting."
@@ -124,7 +126,8 @@ def cut_tiles(split: str, pixels: np.ndarray) -> list[Tile]:
         candidates += _tiles(split, width, height, LARGE_TILE_SIDE, _LARGE_STRIDE)
     tiles = [tile for tile in candidates if _detail(tile_pixels(tile, pixels)) >= _LEAST_DETAIL]
     count = min(_MAX_TILES[split], len(tiles))
-    return [tiles[position * len(tiles) // count] for position in range(count)]
+    drawn = permutation(0, "tiles", count=len(tiles))[:count]  # even steps could be one column
+    return [tiles[position] for position in sorted(drawn)]
 
 
 def tile_pixels(tile: Tile, pixels: np.ndarray) -> np.ndarray:
