@@ -19,12 +19,13 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from shards.batches import BatchAssembler, ReaderSpec
+from shards.batches import BatchAssembler
 from shards.cache import ShardCache
 from shards.dataset import ShardSet
 from shards.manifest import load_manifest
 from shards.open_shard import OpenShard
 from shards.reader import ShardReader
+from shards.reader_spec import ReaderSpec
 from shards.storage import is_local, join_url
 
 Batches = Generator[int, None, None]  # of the numbers of images

@@ -24,10 +24,10 @@ from pipeline.config import Config
 from pipeline.feed import DeviceFeed
 from pipeline.graphed_step import GraphedStep
 from pipeline.preflight import training_data
+from pipeline.reader_spec import reader_spec
 from pipeline.schedule import Phase
 from pipeline.state import RunState
 from pipeline.step import TrainingBatch, TrainingStep
-from pipeline.trainer import reader_spec
 from pipeline.workers import Player, Worker
 from pipeline.workers.ddp import DataParallelPlayer
 from pipeline.workers.start import set_process_switches

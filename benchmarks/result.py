@@ -100,8 +100,20 @@ def read_result(path: Path) -> Result:
 
 
 def read_results(folder: Path) -> list[Result]:
-    """All results of a folder, by file name."""
-    return [read_result(path) for path in sorted(folder.glob("*.json"))]
+    """Return the benchmarks' results of a folder, by file name.
+
+    Documents of another kind are left out: evaluations and studies lie there too.
+    """
+    paths = sorted(folder.glob("*.json"))
+    return [read_result(path) for path in paths if not _is_of_another_kind(path)]
+
+
+def _is_of_another_kind(path: Path) -> bool:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False  # damaged: reading it says so
+    return isinstance(content, dict) and not {"schema_version", "figures"} & content.keys()
 
 
 def this_hardware() -> Hardware:

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from pipeline.config import Config, config_mapping, parse_config
+from pipeline.precision import with_precision
 
 PRESETS = Path(__file__).parent / "presets"
 _TOP_LEVEL = {entry.name for entry in dataclasses.fields(Config) if entry.default is not
@@ -54,6 +55,8 @@ def parse_with_config(
             raise ValueError(f"--{path} changes nothing here; fields of: {', '.join(sections)}")
         _replace(mapping, path, _value(path, value))
     config = parse_config(mapping, sections)
+    if not sections:  # those that only pack or index compute nothing
+        config = with_precision(config)
     if options.print_config:
         print(yaml.safe_dump(config_mapping(config), sort_keys=False), end="")
         sys.exit(0)

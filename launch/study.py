@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import multiprocessing
 import os
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,15 @@ from rich.console import Console
 from launch.arguments import read_yaml
 from launch.command import EXIT_SOFTWARE
 from launch.progress import PlainProgress
-from pipeline.study.definition import Study, StudyRun, packed_sets, parse_study, study_runs
-from shards.cores import available_cores, processor_name
+from pipeline.study.definition import (
+    Study,
+    StudyRun,
+    packed_sets,
+    parse_study,
+    study_runs,
+    with_part,
+)
+from shards.cores import processor_name
 from shards.manifest import load_manifest
 from shards.pack import pack_images
 
@@ -28,6 +37,7 @@ STUDIES = Path(__file__).resolve().parent / "studies"
 def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     study = parse_study(_read(options.study, options.source))
+    study = with_part(study, options.seeds, options.arms)
     folder = options.folder or Path("runs") / study.name
     runs = study_runs(study, str(folder))
     console = Console(soft_wrap=True)
@@ -35,6 +45,7 @@ def main(arguments: list[str]) -> int:
     if not options.page_only:
         _pack(study, folder, console)
         failed = _train(runs, folder, options, console)
+    _judge(runs, options, console)
     _write_page(study, folder, options.page or folder, console)
     for run in failed:
         from launch.study_processes import log_path
@@ -64,6 +75,20 @@ def _parser() -> argparse.ArgumentParser:
         "--workers", type=int, default=1, metavar="N",
         help="of each run, under torchrun where it is more than one (%(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[], metavar="SEED", help="instead of the study's"
+    )
+    parser.add_argument(
+        "--arms", nargs="+", default=[], metavar="ARM",
+        help="train these alone; questions about others stay open",
+    )  # fmt: skip
+    parser.add_argument(
+        "--features", metavar="FILE.onnx", default="",
+        help="network whose features FID and KID compare, see `glcic evaluate`",
+    )  # fmt: skip
+    parser.add_argument(
+        "--lpips", metavar="FILE.onnx", default="", help="network that gives LPIPS of two images"
+    )
     parser.add_argument(
         "--page-only", action="store_true", help="of the runs that have ended; trains nothing"
     )
@@ -106,15 +131,37 @@ def _train(
     )
 
 
+def _judge(runs: list[StudyRun], options: argparse.Namespace, console: Console) -> None:
+    """Measure what has ended; the first also beside the methods without a network."""
+    from pipeline.study.judging import Judge
+    from pipeline.study.results import is_finished
+
+    judge = Judge(features=options.features, lpips=options.lpips)
+    finished = [run for run in runs if is_finished(run)]
+    console.print(f"measuring {len(finished)} networks", highlight=False)
+    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    with ProcessPoolExecutor(options.side_by_side, context, set_threads, (1,)) as pool:
+        judged = [
+            pool.submit(judge.judge, run.config, baselines=number == 0)
+            for number, run in enumerate(finished)
+        ]
+        for one in judged:
+            one.result()
+
+
+def set_threads(threads: int) -> None:
+    """Set torch's threads in a process of the pool."""
+    import torch
+
+    torch.set_num_threads(threads)
+
+
 def _write_page(study: Study, folder: Path, page: Path, console: Console) -> None:
     from pipeline.study.page import render_html, render_markdown, study_sections
-    from pipeline.study.results import gather_results, is_finished
-    from pipeline.study.running_statistics import evaluate_running_statistics
+    from pipeline.study.record import study_record
+    from pipeline.study.results import gather_results
 
     runs = study_runs(study, str(folder))
-    for run in runs:
-        if is_finished(run):
-            evaluate_running_statistics(run.config, threads=available_cores())
     results = gather_results(study, str(folder))
     sections = study_sections(study, results, str(folder))
     facts = _facts(study, runs, sum(len(one) for one in results.values()))
@@ -123,30 +170,33 @@ def _write_page(study: Study, folder: Path, page: Path, console: Console) -> Non
     for section in sections:
         for picture in section.pictures:
             (pictures / picture.name).write_bytes(picture.data)
-    (page / f"{study.name}.md").write_text(render_markdown(study, sections, facts))
-    (page / f"{study.name}.html").write_text(render_html(study, sections, facts))
-    console.print(f"page: {page / study.name}.html and .md", highlight=False)
+    lines = [f"{name}: {value}" for name, value in facts.items()]
+    (page / f"{study.name}.json").write_text(study_record(study, results, facts))
+    (page / f"{study.name}.md").write_text(render_markdown(study, sections, lines))
+    (page / f"{study.name}.html").write_text(render_html(study, sections, lines))
+    console.print(f"page: {page / study.name}.html, .md and .json", highlight=False)
 
 
-def _facts(study: Study, runs: list[StudyRun], num_ended: int) -> list[str]:
+def _facts(study: Study, runs: list[StudyRun], num_ended: int) -> dict[str, str]:
     import torch
 
     config = runs[0].config
     manifest = load_manifest(config.validation_shards)
-    schedule, num_evaluated = config.schedule, manifest.num_samples("val")
-    if config.evaluation.limit:
-        num_evaluated = min(num_evaluated, config.evaluation.limit)
+    schedule = config.schedule
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor_name()
-    return [
-        f"Command: glcic study {study.name}",
-        f"{num_ended} of {len(runs)} runs have ended; seeds {', '.join(map(str, study.seeds))}",
-        f"Each run: {schedule.completion} + {schedule.discriminator} + {schedule.joint} "
-        f"{schedule.unit} (completion, discriminators, both), batches of {config.train.batch_size}",
-        f"All are evaluated on the same {num_evaluated} validation samples",
-        f"{manifest.num_images('train')} training images of {config.crop_size} pixels",
-        f"{datetime.date.today().isoformat()}, {device}, {os.cpu_count()} cores, torch "
-        f"{torch.__version__}",
-    ]
+    return {
+        "Command": f"glcic study {study.name}",
+        "Photographs": study.source,
+        "Runs": f"{num_ended} of {len(runs)} have ended; seeds {', '.join(map(str, study.seeds))}",
+        "Each run": f"{schedule.completion} + {schedule.discriminator} + {schedule.joint} "
+        f"{schedule.unit} (completion, discriminators, both), batches of "
+        f"{config.train.batch_size}, {config.train.precision}",
+        "Trained on": f"{manifest.num_images('train')} images of {config.crop_size} pixels",
+        "Measured on": f"{manifest.num_samples('val')} validation samples, the same for all; set "
+        f"{manifest.fingerprint[:16]}",
+        "Date": datetime.date.today().isoformat(),
+        "Machine": f"{device}, {os.cpu_count()} cores, torch {torch.__version__}",
+    }
 
 
 if __name__ == "__main__":

@@ -23,7 +23,9 @@ from pipeline.changed_defaults import with_recorded_defaults
 from pipeline.config import Config, config_mapping
 from pipeline.config_faults import world_size_faults
 from pipeline.config_warnings import config_warnings
+from pipeline.precision import precision_warnings
 from pipeline.preflight import check_run, index_foreign_sets, world_size_from_environment
+from shards.cores import processor_flags
 
 
 def main(arguments: list[str]) -> int:
@@ -49,7 +51,9 @@ def main(arguments: list[str]) -> int:
     console.print(yaml.safe_dump(config_mapping(config), sort_keys=False), highlight=False)
     if kept_defaults:
         console.print(kept_defaults, highlight=False, markup=False)
-    for warning in config_warnings(config):
+    on_cuda = worker.device.type == "cuda"
+    emulated = precision_warnings(config.train.precision, on_cuda, processor_flags())
+    for warning in config_warnings(config) + emulated:
         console.print(f"warning: {warning}", highlight=False, markup=False)
     outcome = train(config, worker, console)
     if outcome.evaluation is not None:

@@ -17,23 +17,27 @@ _SMALLEST_SIDE_PX = 3  # of a box with an inside that could be solved for
 
 
 def blended(completed: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The completion with its colours fitted to the surroundings; known pixels are not touched.
+    """Return the completion with its colours fitted to the surroundings; known pixels stay.
 
     `completed` uint8 (H, W, 3), `mask` bool (H, W) with True in the hole. Each connected hole is
-    blended for itself.
+    blended for itself. OpenCV takes no gradients of the completion within 3 pixels of the border,
+    so a hole less than 7 pixels wide is the destination: nothing of the completion is left in it.
+    A mask over the whole image leaves no surroundings, and the completion comes back as it is.
     """
+    if mask.all():
+        return completed.copy()
     hole = mask.astype(np.uint8)
-    destination = cv2.inpaint(
-        np.ascontiguousarray(completed), hole, _TELEA_RADIUS_PX, cv2.INPAINT_TELEA
-    )
+    hidden = np.where(mask[..., None], np.uint8(128), completed)  # it is read at the image's border
+    destination = cv2.inpaint(hidden, hole, _TELEA_RADIUS_PX, cv2.INPAINT_TELEA)
     count, labels, boxes, _ = cv2.connectedComponentsWithStats(hole, connectivity=8)
     result = completed.copy()
     for label in range(1, count):
         x, y, width, height = (int(value) for value in boxes[label][:4])
-        if min(width, height) < _SMALLEST_SIDE_PX:
-            continue
         window = (slice(y, y + height), slice(x, x + width))
         component = labels[window] == label
+        if min(width, height) < _SMALLEST_SIDE_PX:
+            result[window][component] = destination[window][component]
+            continue
         cloned = _cloned(completed[window], destination[window], component)
         result[window][component] = cloned[component]
     return result

@@ -9,17 +9,17 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args, get_type_hints
 
 import pydantic
 
+from pipeline.baseline_names import BASELINE_NAMES
 from pipeline.config_faults import config_faults
+from shards.fresh_holes import WeightedMasks
 from shards.mixture import WeightedSet
 from shards.recipe import PackRecipe
-
-_FURTHER_SETS = "tuple[WeightedSet, ...]"
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class DataConfig:
     damaged: Literal["stop", "substitute"] = "stop"  # at a sample or shard that cannot be read
     weight: float = 1.0  # of `shards` in a mixture, relative to those of the further sets
     mixture: tuple[WeightedSet, ...] = ()  # further sets that supply a share of every batch
+    holes: Literal["packed", "fresh"] = "packed"  # fresh: drawn anew for each sample of each step
+    fresh_masks: tuple[WeightedMasks, ...] = ()  # what is then drawn; none: as each set was packed
 
     @property
     def cache_limit_bytes(self) -> int:
@@ -57,6 +59,8 @@ class CompletionConfig:
     output: Literal["sigmoid", "clamp"] = "sigmoid"  # clamp: to [-1, 1], which becomes [0, 1]
     attention_kernel: int = 1  # of the DAM blocks' convolutions: 1 or 3
     attention_skip: Literal["encoder", "none"] = "encoder"  # what a DAM block is joined with
+    # zero: the blocks without their maps, so that the joins alone are left, for comparison
+    attention_maps: Literal["learned", "zero"] = "learned"
     depth: int = 4  # of the U-Net: how often it halves the image
     channels_max: int = 1024  # of the U-Net
     gate_skips: bool = False  # of the U-Net: what crosses over is weighted by the known pixels
@@ -134,8 +138,9 @@ class OptimizerConfig:
 class TrainConfig:
     batch_size: int = 96  # of all workers together
     micro_batch_size: int = 0  # samples that a worker computes at a time; 0: its whole share
-    # bf16, fp16: autocast over fp32 parameters; fp16 scales the loss
-    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+    # bf16, fp16: autocast over fp32 parameters; fp16 scales the loss; auto: bf16 where the GPU or
+    # the processor multiplies in it, else fp32
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "bf16"
     tf32: bool = False  # fp32 products and convolutions on CUDA may round to TensorFloat-32
     channels_last: bool = True
     compile: bool = False  # both networks by torch.compile
@@ -216,6 +221,8 @@ class EvaluationConfig:
     limit: int = 0  # validation samples; 0: all
     weights: Literal["ema", "raw"] = "ema"
     recalibration_images: int = 512  # training images that re-estimate batch norm's statistics
+    # methods without learned weights to compare with, at the end and in `glcic evaluate`
+    baselines: tuple[str, ...] = BASELINE_NAMES
 
 
 @dataclass(frozen=True)
@@ -323,22 +330,29 @@ def _plain(mapping: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _unknown_keys(mapping: Mapping[str, Any], kind: type, prefix: str) -> list[str]:
-    known = {entry.name: entry for entry in dataclasses.fields(kind)}
+    """A fault for each key that `kind`, a dataclass, has no field for, also further down."""
+    known = get_type_hints(kind)
     faults = []
     for key, value in mapping.items():
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
             remedy = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(known)}"
             faults.append(f"{prefix}{key} is not a field; {remedy}")
-        elif isinstance(value, Mapping):
-            default = known[key].default_factory
-            if default is not dataclasses.MISSING:
-                faults += _unknown_keys(value, type(default()), f"{prefix}{key}.")
-        elif known[key].type == _FURTHER_SETS and isinstance(value, (list, tuple)):
-            for number, one in enumerate(value):
-                if isinstance(one, Mapping):
-                    faults += _unknown_keys(one, WeightedSet, f"{prefix}{key}.{number}.")
+            continue
+        for place, inner, inner_kind in _inner_mappings(value, known[key]):
+            faults += _unknown_keys(inner, inner_kind, f"{prefix}{key}.{place}")
     return faults
+
+
+def _inner_mappings(value: Any, kind: Any) -> Iterator[tuple[str, Mapping[str, Any], type]]:
+    """(place, mapping, dataclass) of a section, or of each element of a list of sections."""
+    if isinstance(value, Mapping) and dataclasses.is_dataclass(kind):
+        yield "", value, cast(type, kind)
+    elif isinstance(value, (list, tuple)):
+        (element, *_) = get_args(kind) or (None,)
+        for number, one in enumerate(value):
+            if isinstance(one, Mapping) and dataclasses.is_dataclass(element):
+                yield f"{number}.", one, cast(type, element)
 
 
 def config_mapping(config: Config) -> dict[str, Any]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from pipeline.baseline_names import baseline_name_faults
 from pipeline.engines import engine_faults
 from pipeline.model_faults import model_faults
 from pipeline.telemetry_faults import telemetry_faults
+from shards.fresh_holes import fresh_mask_faults
 from shards.mixture import share_lanes
 from shards.order import lanes_of
 from shards.recipe import recipe_faults
@@ -45,6 +47,7 @@ def config_faults(config: Config) -> list[str]:
         share_lanes(max(train.batch_size, 1), [data.weight, *(one.weight for one in data.mixture)])
     except ValueError as error:
         faults.append(f"data.weight and data.mixture: {error}")
+    faults += _hole_faults(config)
     faults += model_faults(config)
     for phase in ("completion", "discriminator", "joint"):
         require(getattr(schedule, phase) >= 0, f"schedule.{phase}", "must not be negative")
@@ -82,11 +85,23 @@ def config_faults(config: Config) -> list[str]:
     require(
         config.evaluation.recalibration_images >= 0, "evaluation.recalibration_images", "at least 0"
     )
+    faults += baseline_name_faults(config.evaluation.baselines)
     require(
         config.evaluation.weights == "raw" or train.ema_decay > 0,
         "evaluation.weights",
         "raw, since train.ema_decay is 0 and there is no average to evaluate",
     )
+    return faults
+
+
+def _hole_faults(config: Config) -> list[str]:
+    data = config.data
+    faults = fresh_mask_faults(data.fresh_masks, config.pack.crop_size)
+    if data.fresh_masks and data.holes != "fresh":
+        faults.append(
+            f"data.fresh_masks is given, but data.holes is {data.holes!r}: set it to fresh, or "
+            "leave data.fresh_masks out"
+        )
     return faults
 
 

@@ -1,10 +1,10 @@
-"""Evaluation: a completion network and classic methods on fixed samples, either those packed for
-validation or image and mask files.
+"""Evaluation: a completion network and the methods beside it on fixed samples, either those packed
+for validation or image and mask files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -13,16 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.baselines import classic_baselines
+from pipeline.baseline_names import BASELINE_NAMES
+from pipeline.baselines import MID_GREY, baselines_left_out, classic_baselines
 from pipeline.config import Config
 from pipeline.evaluation_report import NETWORK, Evaluation
 from pipeline.feed import images_to_device, masks_to_device
+from pipeline.intervals import bootstrap_intervals
 from pipeline.measuring import ImageBatch, Measurements, Measuring, measure
-from pipeline.metrics import OF_ALL_SAMPLES
+from pipeline.metrics import OF_ALL_SAMPLES, SAMPLE_FIGURES
 from pipeline.perceptual import PerceptualNetworks, feature_figures
+from pipeline.reader_spec import reader_spec
 from pipeline.recalibration import recalibrated
 from pipeline.workers import Worker
-from shards.batches import Batch, BatchAssembler, ReaderSpec, read_in_order
+from shards.batches import Batch, BatchAssembler, read_in_order
 from shards.fixed_pairs import FixedPairs
 from shards.manifest import load_manifest
 
@@ -38,13 +41,15 @@ def evaluate(
     *,
     batch_size: int = 16,
     limit: int = 0,
-    baselines: bool = True,
+    baselines: Sequence[str] = BASELINE_NAMES,
+    blend: bool = True,
     cache: str = "",
     cache_limit_bytes: int = 0,
 ) -> Evaluation:
     """`network` in eval mode and on the device, on the validation samples of a packed set.
 
-    `limit` takes that many samples, spread evenly over the split.
+    `limit` takes that many samples, spread evenly over the split. `baselines` names the methods
+    beside it; `blend` adds the network's completions after the paper's post-processing.
     Collective: every rank must call.
     Raises ValueError for a set without validation samples.
     """
@@ -56,11 +61,12 @@ def evaluate(
         for batch in read_in_order(shards_url, "val", mine, batch_size, cache, cache_limit_bytes):
             yield ImageBatch(batch.images, *sample_tensors(batch, how.device))
 
-    methods = classic_baselines(manifest.mean_color) if baselines else {}
+    methods = classic_baselines(manifest.mean_color, baselines)
     side = manifest.recipe.crop_size
-    measured = measure(network, batches(), len(samples), side, methods, how)
+    measured = measure(network, batches(), len(samples), side, methods, how, blend=blend)
     evaluated = {"shards": shards_url, "data_fingerprint": manifest.fingerprint}
-    return _evaluation(measured, how, evaluated)
+    images = np.array(samples) // manifest.recipe.masks.masks_per_image
+    return _evaluation(measured, how, {**evaluated, **_left_out(baselines)}, images)
 
 
 def evaluate_files(
@@ -70,7 +76,8 @@ def evaluate_files(
     *,
     batch_size: int = 16,
     limit: int = 0,
-    baselines: bool = True,
+    baselines: Sequence[str] = BASELINE_NAMES,
+    blend: bool = True,
 ) -> Evaluation:
     """The same on image and mask files. Without the flat colour among the classic methods, which
     would be that of a training set. Collective: every rank must call.
@@ -85,19 +92,28 @@ def evaluate_files(
             tensor = torch.from_numpy(masks).unsqueeze(1).to(how.device, torch.float32)
             yield ImageBatch(images, images_to_device(images, how.device), tensor)
 
-    methods = classic_baselines((0.5, 0.5, 0.5)) if baselines else {}
-    methods.pop("mean colour", None)
-    measured = measure(network, batches(), len(chosen), pairs.side, methods, how)
+    names = [name for name in baselines if name != "mean colour"]
+    methods = classic_baselines(MID_GREY, names)
+    measured = measure(network, batches(), len(chosen), pairs.side, methods, how, blend=blend)
+    images = np.array([pairs.pairs[number].image for number in chosen])
     sets = np.array([pairs.pairs[number].set_name for number in chosen])
-    return _evaluation(measured, how, {"files": pairs.description()}, sets)
+    evaluated = {"files": pairs.description(), **_left_out(names)}
+    return _evaluation(measured, how, evaluated, images, sets)
+
+
+def _left_out(baselines: Sequence[str]) -> dict[str, Any]:
+    missing = baselines_left_out(baselines)
+    return {"baselines_left_out": missing} if missing else {}
 
 
 def _evaluation(
     measured: Measurements,
     how: Measuring,
     evaluated: dict[str, Any],
+    images: np.ndarray,
     sets: np.ndarray | None = None,
 ) -> Evaluation:
+    """`images` and `sets` tell of each sample which image it is of, and which set of masks."""
     names = [] if sets is None else list(dict.fromkeys(sets.tolist()))
     members = {name: np.flatnonzero(sets == name) for name in names} if len(names) > 1 else {}
 
@@ -108,26 +124,38 @@ def _evaluation(
     by_set = {name: group(chosen) for name, chosen in members.items()}
     if measured.features is not None:
         subjects = [np.arange(len(measured.values)), *members.values()]
-        found = _feature_figures(measured.features, subjects, how)
+        found = _feature_figures(measured.methods, measured.features, subjects, how)
         for one, figures in zip([everything, *by_set.values()], found, strict=True):
-            one["methods"][NETWORK] |= figures
+            for method, its_figures in figures.items():
+                one["methods"][method] |= its_figures
     return Evaluation(
         **everything,
         evaluated={**evaluated, "precision": how.precision},
         by_set=by_set,
         by_hole_area={name: group(chosen) for name, chosen in measured.by_hole_area().items()},
+        intervals=bootstrap_intervals(measured.values, images, measured.methods, SAMPLE_FIGURES),
     )
 
 
 def _feature_figures(
-    features: np.ndarray, subjects: list[np.ndarray], how: Measuring
-) -> list[dict[str, float]]:
-    """Of each subject's samples. Rank 0 computes and tells the others."""
-    found = [dict.fromkeys(OF_ALL_SAMPLES, 0.0) for _ in subjects]
+    methods: list[str], features: np.ndarray, subjects: list[np.ndarray], how: Measuring
+) -> list[dict[str, dict[str, float]]]:
+    """By method, of each subject's samples. Rank 0 computes and sends them to the others."""
+    values = np.zeros((len(subjects), len(methods), len(OF_ALL_SAMPLES)))
     if how.rank == 0:
-        found = [feature_figures(*features[chosen].transpose(1, 0, 2)) for chosen in subjects]
-    told = how.all_reduce_sum(np.array([[one[name] for name in OF_ALL_SAMPLES] for one in found]))
-    return [dict(zip(OF_ALL_SAMPLES, row, strict=True)) for row in told.tolist()]
+        for row, chosen in enumerate(subjects):
+            originals, *completed = features[chosen].transpose(1, 0, 2)
+            for column, of_method in enumerate(completed):
+                figures = feature_figures(originals, of_method)
+                values[row, column] = [figures[name] for name in OF_ALL_SAMPLES]
+                how.alive()
+    return [
+        {
+            method: dict(zip(OF_ALL_SAMPLES, of_method, strict=True))
+            for method, of_method in zip(methods, of_subject, strict=True)
+        }
+        for of_subject in how.all_reduce_sum(values).tolist()
+    ]
 
 
 def evaluated_samples(num_samples: int, limit: int) -> list[int]:
@@ -158,7 +186,8 @@ def evaluate_network(
     perceptual: PerceptualNetworks | None = None,
 ) -> Evaluation:
     """As `config.evaluation` says, or on `files`; `evaluated` adds to what the result says of its
-    subject.
+    subject. Without `baselines` the network's composites are measured alone, without those after
+    post-processing: what does not change while training, or is not needed then, costs nothing.
 
     `network` comes from `recalibrate`. Collective: every rank must call.
     """
@@ -177,19 +206,20 @@ def evaluate_network(
         alive=alive,
         perceptual=perceptual or PerceptualNetworks(),
     )
-    batch_size, limit = config.evaluation.batch_size, config.evaluation.limit
+    options: dict[str, Any] = {
+        "batch_size": config.evaluation.batch_size,
+        "limit": config.evaluation.limit,
+        "baselines": config.evaluation.baselines if baselines else (),
+        "blend": baselines,
+    }
     if files is not None:
-        evaluation = evaluate_files(
-            network, files, how, batch_size=batch_size, limit=limit, baselines=baselines
-        )
+        evaluation = evaluate_files(network, files, how, **options)
     else:
         evaluation = evaluate(
             network,
             config.validation_shards,
             how,
-            batch_size=batch_size,
-            limit=limit,
-            baselines=baselines,
+            **options,
             cache=config.data.cache,
             cache_limit_bytes=config.data.cache_limit_bytes,
         )
@@ -230,25 +260,9 @@ def training_batches(
     batch_size = min(_RECALIBRATION_BATCH, available)
     if data.mixture:  # every set has its share in a batch of training
         batch_size = config.train.batch_size
-    spec = ReaderSpec(
-        shards=data.shards,
-        split="train",
-        batch_size=batch_size,
-        rank=0,
-        world_size=1,
-        seed=config.seed,
-        short_side_min=data.short_side_min,
-        short_side_max=data.short_side_max,
-        horizontal_flip=data.horizontal_flip,
-        decode_threads=worker.cores_per_rank,
-        prefetch_batches=data.prefetch_batches,
-        cache=data.cache,
-        cache_limit_bytes=data.cache_limit_bytes,
-        check_crc=data.check_crc,
-        damaged=data.damaged,
-        weight=data.weight,
-        mixture=data.mixture,
-    )
+    # The first steps of a training of that batch size, in which one rank would have all samples:
+    # crops and holes are what training sees, whichever rank computes a batch.
+    spec = replace(reader_spec(config, worker), batch_size=batch_size, rank=0, world_size=1)
     num_batches = max(1, num_images // batch_size)
     with closing(BatchAssembler(spec)) as assembler:
         for number in range(worker.rank, num_batches, worker.world_size):

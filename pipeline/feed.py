@@ -12,7 +12,7 @@ from pipeline.config import Config
 from pipeline.masking import enclosing_hole, patch_corners, rasterize, unpack_masks
 from pipeline.step import TrainingBatch
 from shards.order import lanes_of
-from shards.randomness import integers
+from shards.randomness import uniform
 from shards.reader import Batch, ShardReader
 
 
@@ -77,7 +77,7 @@ class DeviceFeed:
             real_holes = holes
         if self._config.discriminator.local_patch == "all_holes":
             holes, real_holes = enclosing_hole(holes), enclosing_hole(real_holes)
-        choice = self._chosen_holes(batch.step, holes.shape[1])
+        choice = self._chosen_holes(batch)
         images = images_to_device(batch.images, self._device)
         if not self._config.train.channels_last:
             # Convolutions follow the layout of what goes in, also where their weights have another.
@@ -89,14 +89,18 @@ class DeviceFeed:
             real_corners=patch_corners(real_holes, choice, patch, size),
         )
 
-    def _chosen_holes(self, step: int, num_holes: int) -> Tensor:
+    def _chosen_holes(self, batch: Batch) -> Tensor:
         """Which of its holes each sample's local patch lies on: drawn by lane, not by rank."""
-        choice = integers(
-            self._config.seed, "patch hole", step, low=0, high=num_holes - 1,
-            count=self._config.train.batch_size,
-        )  # fmt: skip
-        mine = torch.from_numpy(choice[self._lanes.start : self._lanes.stop])
-        return mine.to(self._device, non_blocking=True)
+        if self._config.discriminator.local_patch == "all_holes":
+            counts = np.ones(len(self._lanes), dtype=np.int64)  # the box of them all
+        else:  # samples of other recipes may have more: what fills their places up has no area
+            counts = np.maximum(batch.completion_holes[..., 2:].all(axis=-1).sum(axis=-1), 1)
+        shares = uniform(
+            self._config.seed, "patch hole", batch.step, count=self._config.train.batch_size
+        )
+        mine = shares[self._lanes.start : self._lanes.stop]
+        choice = torch.from_numpy((mine * counts).astype(np.int64))
+        return choice.to(self._device, non_blocking=True)
 
 
 def _pin(ring: np.ndarray) -> None:

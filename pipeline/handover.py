@@ -49,7 +49,9 @@ def handover_faults(config: Config) -> list[str]:
     url, description = _described(config.start.checkpoint)
     if "config" not in description:
         if config.start.take == "completion":
-            return _completion_faults(url, description["completion"], config)
+            # What an older export does not name has the default that it was made with.
+            theirs = recorded_config({"completion": description["completion"]})
+            return _completion_faults(url, dataclasses.asdict(theirs.completion), config)
         return [
             f"start.take is {config.start.take!r}, but {url} holds a completion network alone; set "
             "--start.take completion"
@@ -141,7 +143,7 @@ def _difference_faults(url: str, theirs: dict[str, Any], mine: dict[str, Any]) -
     ]
 
 
-_OF_DAM = ("kind", "attention_kernel", "attention_skip")
+_OF_DAM = ("kind", "attention_kernel", "attention_skip", "attention_maps")
 _SHAPING = {
     # The colour of the hole is a tensor of the network, and comes along with it.
     "completion": tuple(

@@ -1,4 +1,4 @@
-"""The figures of single samples: what a network and the classic methods make of each.
+"""The figures of single samples: what a network and the methods beside it make of each.
 
 The samples are dealt out to the ranks and their figures brought together, so that the means depend
 neither on the number of ranks nor on the batch size.
@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.baselines import Baseline
-from pipeline.evaluation_report import NETWORK, Figures
+from pipeline.blending import blended
+from pipeline.evaluation_report import BLENDED, NETWORK, Figures
 from pipeline.map_figures import map_figures
 from pipeline.masking import composite
 from pipeline.metrics import SAMPLE_FIGURES, image_figures, known_mse, quantized
@@ -55,7 +56,8 @@ class Measurements:
     methods: list[str]
     values: np.ndarray  # (N, methods, SAMPLE_FIGURES), NaN where a method has no such figure
     hole_shares: np.ndarray  # (N,), of the image's area
-    features: np.ndarray | None  # float32 (N, 2, D): of the originals, of the network's composites
+    # float32 (N, 1 + methods, D): of the originals, then of every method's composites
+    features: np.ndarray | None
 
     def means(self, chosen: np.ndarray | slice = slice(None)) -> dict[str, Figures]:
         """By method, over the chosen samples."""
@@ -80,46 +82,78 @@ def measure(
     side: int,
     baselines: dict[str, Baseline],
     how: Measuring,
+    *,
+    blend: bool = True,
 ) -> Measurements:
-    """`network` in eval mode and on the device. `batches` holds this rank's samples: of all of them
+    """Measure the network, its blended completions unless `blend` is false, and the baselines.
+
+    `network` in eval mode and on the device. `batches` holds this rank's samples: of all of them
     the `rank`-th and then every `world_size`-th, `side` pixels wide.
 
     Collective: every rank must call.
     """
-    values = np.zeros((num_samples, 1 + len(baselines), len(SAMPLE_FIGURES)))
+    methods = [NETWORK, *[BLENDED] * blend, *baselines]
+    values = np.zeros((num_samples, len(methods), len(SAMPLE_FIGURES)))
     hole_shares = np.zeros(num_samples)
-    features = how.perceptual.room_for_features(num_samples, side)
-    autocast = torch.autocast(
-        how.device.type, dtype=torch.bfloat16, enabled=how.precision == "bf16"
-    )
+    features = how.perceptual.room_for_features(num_samples, 1 + len(methods), side)
     start = how.rank
     with ThreadPoolExecutor(how.threads) as pool:
         for batch in batches:
             rows = start + how.world_size * np.arange(len(batch.originals))
             start = rows[-1] + how.world_size
-            with torch.inference_mode(), autocast:
-                raw, maps = completed_by(network, batch.images, batch.masks)
-            completed = _as_arrays(composite(raw, batch.images, batch.masks))
-            shown = quantized(completed)
-            masks = _as_arrays(batch.masks)
-            arrays = [batch.originals, completed, shown, _as_arrays(raw), masks]
-            fakeness = _as_arrays(maps[-1]) if maps else [None] * len(rows)
-            figures_of = partial(_sample_figures, baselines, how.map_scale)
-            values[rows] = list(pool.map(figures_of, *arrays, fakeness))
-            hole_shares[rows] = (masks > 0.5).mean(axis=(1, 2, 3))
-            values[rows, 0, SAMPLE_FIGURES.index("lpips")] = how.perceptual.distances(
-                batch.originals, shown
-            )
+            outputs = _outputs(network, batch, how)
+            samples = list(pool.map(partial(_measured, baselines, blend, how.map_scale), outputs))
+            values[rows] = [sample.figures for sample in samples]
+            hole_shares[rows] = [output.hole.mean() for output in outputs]
+            composites = [
+                np.stack(images)
+                for images in zip(*(one.composites for one in samples), strict=True)
+            ]
+            for column, images in enumerate(composites):
+                distances = how.perceptual.distances(batch.originals, images)
+                values[rows, column, SAMPLE_FIGURES.index("lpips")] = distances
             if features is not None:
-                features[rows, 0] = how.perceptual.features(batch.originals)
-                features[rows, 1] = how.perceptual.features(shown)
+                for column, images in enumerate([batch.originals, *composites]):
+                    features[rows, column] = how.perceptual.features(images)
             how.alive()
     return Measurements(
-        [NETWORK, *baselines],
+        methods,
         how.all_reduce_sum(values),
         how.all_reduce_sum(hole_shares),
         None if features is None else how.all_reduce_sum(features),
     )
+
+
+class _Output(NamedTuple):
+    """What the network makes of one sample."""
+
+    original: np.ndarray  # uint8 (S, S, 3)
+    hole: np.ndarray  # bool (S, S)
+    raw: np.ndarray  # float32 (S, S, 3) in [0, 1]
+    completed: np.ndarray  # the same, with the original's known pixels
+    fakeness: np.ndarray | None  # float32 (S, S), the finest map
+
+
+class _Sample(NamedTuple):
+    figures: list[list[float]]  # of SAMPLE_FIGURES, a row for each method
+    composites: list[np.ndarray]  # uint8 (S, S, 3), one for each method
+
+
+def _outputs(network: nn.Module, batch: ImageBatch, how: Measuring) -> list[_Output]:
+    autocast = torch.autocast(
+        how.device.type, dtype=torch.bfloat16, enabled=how.precision == "bf16"
+    )
+    with torch.inference_mode(), autocast:
+        raw, maps = completed_by(network, batch.images, batch.masks)
+    finest = _as_arrays(maps[-1])[..., 0] if maps else [None] * len(batch.originals)
+    arrays = (
+        batch.originals,
+        _as_arrays(batch.masks)[..., 0] > 0.5,
+        _as_arrays(raw),
+        _as_arrays(composite(raw, batch.images, batch.masks)),
+        finest,
+    )
+    return [_Output(*one) for one in zip(*arrays, strict=True)]
 
 
 def _means(values: np.ndarray) -> Figures:
@@ -135,26 +169,25 @@ def _as_arrays(values: Tensor) -> np.ndarray:
     return values.permute(0, 2, 3, 1).float().cpu().numpy()
 
 
-def _sample_figures(
-    baselines: dict[str, Baseline],
-    map_scale: float,
-    original: np.ndarray,
-    completed: np.ndarray,
-    shown: np.ndarray,
-    raw: np.ndarray,
-    mask: np.ndarray,
-    fakeness: np.ndarray | None,
-) -> np.ndarray:
-    """(methods, figures) of one sample, NaN where a method has no such figure. `shown` is the
-    composite `completed` in 8 bits.
-    """
-    hole = mask[..., 0] > 0.5
-    own = image_figures(original, shown, hole)
-    own["known_mse_of_raw"] = known_mse(original, raw, hole)
-    if fakeness is not None:
-        error = np.abs(completed - original.astype(np.float32) / 255).mean(axis=2)
+def _measured(
+    baselines: dict[str, Baseline], blend: bool, map_scale: float, output: _Output
+) -> _Sample:
+    """One sample by every method; NaN where a method has no such figure."""
+    original, hole = output.original, output.hole
+    shown = quantized(output.completed)
+    composites = [shown, *([blended(shown, hole)] if blend else [])]
+    composites += [method(original, hole) for method in baselines.values()]
+    figures = [image_figures(original, completed, hole) for completed in composites]
+    figures[0] |= _own_figures(output, map_scale)
+    rows = [[one.get(name, np.nan) for name in SAMPLE_FIGURES] for one in figures]
+    return _Sample(rows, composites)
+
+
+def _own_figures(output: _Output, map_scale: float) -> Figures:
+    """Of the network's raw output and of its finest map, which no other method has."""
+    figures = {"known_mse_of_raw": known_mse(output.original, output.raw, output.hole)}
+    if output.fakeness is not None:
+        error = np.abs(output.completed - output.original.astype(np.float32) / 255).mean(axis=2)
         target = np.minimum(map_scale * error, 1)
-        own |= map_figures(fakeness[..., 0], target, error, hole)
-    rows = [own]
-    rows += [image_figures(original, method(original, hole), hole) for method in baselines.values()]
-    return np.array([[row.get(figure, np.nan) for figure in SAMPLE_FIGURES] for row in rows])
+        figures |= map_figures(output.fakeness, target, error, output.hole)
+    return figures

@@ -1,10 +1,12 @@
 """Quality figures of one completed image against its original.
 
 All but one compare 8-bit composites, as they would be saved and as the field reports them: the
-known pixels are the original's, and no post-processing is applied. Computed in float64.
+known pixels are the original's. Computed in float64.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 from skimage.metrics import structural_similarity
@@ -19,6 +21,7 @@ FIGURES: dict[str, tuple[str, int]] = {
     "ssim": ("SSIM", 4),
     "hole_ssim": ("SSIM in the hole", 4),
     "hole_sharpness": ("sharpness of the hole, original: 1", 3),
+    "seam": ("steps across the hole's border, original: 1", 3),
     "known_mse_of_raw": ("raw MSE of known pixels", 6),
     # of networks with maps alone, see `pipeline.map_figures`
     "map_mae": ("map: MAE from the true error", 4),
@@ -27,12 +30,13 @@ FIGURES: dict[str, tuple[str, int]] = {
     # where networks for them are given, see `pipeline.perceptual`
     "lpips": ("LPIPS", 4),
     "fid": ("FID", 2),
+    "kid": ("KID", 5),
     "u_ids_percent": ("U-IDS, %", 2),
     "p_ids_percent": ("P-IDS, %", 2),
 }
-OF_ALL_SAMPLES = ("fid", "u_ids_percent", "p_ids_percent")  # together; the others are means
+OF_ALL_SAMPLES = ("fid", "kid", "u_ids_percent", "p_ids_percent")  # together; the others are means
 SAMPLE_FIGURES = tuple(name for name in FIGURES if name not in OF_ALL_SAMPLES)
-_ONE_LEVEL = 1 / 255  # below that an original is flat, and its sharpness nothing to divide by
+_ONE_LEVEL = 1 / 255  # below that an original is flat, and its steps are nothing to divide by
 PSNR_LIMIT_DB = 100.0  # of an exact copy, whose PSNR is infinite and would spoil the mean
 
 
@@ -67,7 +71,8 @@ def image_figures(
     """Figures of a composite: uint8 (H, W, 3) twice, and bool (H, W), True in the hole.
 
     `hole_mse` and `hole_l1_percent` average over the hole, `mse_masked_over_image` divides the same
-    squared error by the whole image's area; `hole_sharpness` is relative to the original. Raises
+    squared error by the whole image's area. `hole_sharpness` and `seam` are relative to the
+    original, and NaN where the hole has no two neighbouring pixels, or no known neighbour. Raises
     ValueError for an empty mask.
     """
     if not mask.any():
@@ -84,21 +89,55 @@ def image_figures(
         "hole_psnr_db": psnr_db(hole_mse),
         "ssim": float(np.mean(similarity)),
         "hole_ssim": float(np.mean(similarity[mask])),
-        "hole_sharpness": sharpness(completed, mask) / max(sharpness(original, mask), _ONE_LEVEL),
+        "hole_sharpness": _relative(sharpness, original, completed, mask),
+        "seam": _relative(border_steps, original, completed, mask),
     }
 
 
 def sharpness(image: np.ndarray, mask: np.ndarray) -> float:
-    """Root of the mean squared difference of neighbouring pixels in the hole, values in [0, 1].
+    """Return the root mean square of the steps between neighbouring pixels of the hole.
 
-    A completion of a low error that is blurred has less of it than the original.
+    `image` uint8 (H, W, 3), `mask` bool (H, W); steps of values in [0, 1], over all pairs of
+    horizontal and vertical neighbours that both lie in the hole. A flat hole has 0, a blurred one
+    less than the original. NaN where there is no such pair.
     """
+    return _root_mean_square_step(image, mask, lambda first, second: first & second)
+
+
+def border_steps(image: np.ndarray, mask: np.ndarray) -> float:
+    """Return the root mean square of the steps from a known pixel to its neighbour in the hole.
+
+    As `sharpness`, over the pairs of which one pixel is known and the other is not. A visible seam
+    has more than the original, a border that runs smoothly into the hole has less. NaN where there
+    is no such pair: nothing is known, or nothing is missing.
+    """
+    return _root_mean_square_step(image, mask, lambda first, second: first != second)
+
+
+def _root_mean_square_step(
+    image: np.ndarray,
+    mask: np.ndarray,
+    counts: Callable[[np.ndarray, np.ndarray], np.ndarray],
+) -> float:
+    """`counts` chooses pairs by the mask's values at their first and at their second pixel."""
     values = image.astype(np.float64) / 255
-    squares = np.zeros(mask.shape)
+    total, num_steps = 0.0, 0
     for axis in (0, 1):
-        difference = np.diff(values, axis=axis, append=np.take(values, [-1], axis=axis))
-        squares += np.mean(difference**2, axis=2)
-    return float(np.sqrt(np.mean(squares[mask])))
+        size = mask.shape[axis]
+        first, second = (np.take(mask, range(n, size - 1 + n), axis=axis) for n in (0, 1))
+        steps = np.diff(values, axis=axis)[counts(first, second)]
+        total += float(np.sum(steps**2))
+        num_steps += steps.size
+    return float(np.sqrt(total / num_steps)) if num_steps else float("nan")
+
+
+def _relative(
+    figure: Callable[[np.ndarray, np.ndarray], float],
+    original: np.ndarray,
+    completed: np.ndarray,
+    mask: np.ndarray,
+) -> float:
+    return figure(completed, mask) / max(figure(original, mask), _ONE_LEVEL)
 
 
 def known_mse(original: np.ndarray, raw: np.ndarray, mask: np.ndarray) -> float:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 _BELONGS_TO = {
     "attention_kernel": ("dam",),
     "attention_skip": ("dam",),
+    "attention_maps": ("dam",),
     "depth": ("unet",),
     "channels_max": ("unet",),
     "gate_skips": ("unet",),

@@ -1,12 +1,13 @@
-"""Figures that need a network: LPIPS, FID, U-IDS and P-IDS.
+"""Figures that need a network: LPIPS, FID, KID, U-IDS and P-IDS.
 
 The networks are ONNX files, which hold operators and numbers and no code, run by ONNX Runtime. FID
-is computed by torchmetrics, the separation behind U-IDS and P-IDS by scikit-learn.
+and KID are computed by torchmetrics, the separation behind U-IDS and P-IDS by scikit-learn.
 """
 
 from __future__ import annotations
 
 import hashlib
+import warnings
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+KID_SUBSETS = 100
+KID_SUBSET_SIZE = 1000
 _PACKAGES = {
     "onnxruntime": "onnxruntime",
     "torchmetrics": "torchmetrics",
@@ -101,12 +104,12 @@ class PerceptualNetworks:
         }
         return {name: one.sha256 for name, one in networks.items() if one is not None}
 
-    def room_for_features(self, num_samples: int, side: int) -> np.ndarray | None:
-        """float32 zeros (num_samples, 2, D); None without a feature network."""
+    def room_for_features(self, num_samples: int, columns: int, side: int) -> np.ndarray | None:
+        """float32 zeros (num_samples, columns, D); None without a feature network."""
         if self.feature_network is None:
             return None
         width = self.features(np.zeros((1, side, side, 3), np.uint8)).shape[1]
-        return np.zeros((num_samples, 2, width), np.float32)
+        return np.zeros((num_samples, columns, width), np.float32)
 
     def features(self, images: np.ndarray) -> np.ndarray:
         """(N, D) of uint8 (N, H, W, 3)."""
@@ -122,13 +125,19 @@ class PerceptualNetworks:
 
 
 def feature_figures(originals: np.ndarray, completed: np.ndarray) -> dict[str, float]:
-    """FID, U-IDS and P-IDS of features (N, D) of images and of their completions, pair by pair.
+    """FID, KID, U-IDS and P-IDS of features (N, D) of images and of their completions, in pairs.
 
     Raises ValueError for fewer than 2 samples.
     """
     if len(originals) < 2:
-        raise ValueError("FID, U-IDS and P-IDS compare distributions: 2 samples are the fewest")
-    return {"fid": frechet_distance(originals, completed), **inception_scores(originals, completed)}
+        raise ValueError(
+            "FID, KID, U-IDS and P-IDS compare distributions: 2 samples are the fewest"
+        )
+    return {
+        "fid": frechet_distance(originals, completed),
+        "kid": kernel_distance(originals, completed),
+        **inception_scores(originals, completed),
+    }
 
 
 def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
@@ -138,6 +147,28 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
     distance.update(torch.from_numpy(first), real=True)
     distance.update(torch.from_numpy(second), real=False)
     return float(distance.compute())
+
+
+def kernel_distance(first: np.ndarray, second: np.ndarray) -> float:
+    """Of two sets of features (N, D): torchmetrics' KID, unbiased, so that it may be below 0.
+
+    Up to KID_SUBSET_SIZE samples are compared at once; of more, the mean over KID_SUBSETS subsets
+    of that size, whose draws are the same every time.
+    """
+    image = import_module("torchmetrics.image.kid")
+    num_samples = min(len(first), len(second))
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore", UserWarning)  # that it keeps the features: they are here
+        torch.manual_seed(0)
+        distance = image.KernelInceptionDistance(
+            feature=_AsTheyAre(first.shape[1]),
+            subsets=KID_SUBSETS if num_samples > KID_SUBSET_SIZE else 1,
+            subset_size=min(num_samples, KID_SUBSET_SIZE),
+        )
+        distance.update(torch.from_numpy(first).double(), real=True)
+        distance.update(torch.from_numpy(second).double(), real=False)
+        mean, _ = distance.compute()
+    return float(mean)
 
 
 class _AsTheyAre(nn.Module):

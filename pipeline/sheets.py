@@ -6,20 +6,24 @@ import io
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from pipeline.blending import blended
 from pipeline.evaluation import evaluated_samples, sample_tensors
+from pipeline.feed import images_to_device
 from pipeline.losses import error_map
 from pipeline.map_figures import rank_correlation
 from pipeline.masking import composite
+from pipeline.metrics import quantized
 from pipeline.networks.erasing import completed_by
 from pipeline.tiles import tile_grid
 from shards.batches import read_in_order
 from shards.manifest import load_manifest
 
-HEADINGS = ("input", "mask", "raw output", "completion", "original")
+HEADINGS = ("input", "mask", "raw output", "completion", "blended", "original")
 MAP_HEADINGS = ("map", "true error")  # of networks with maps, on one scale: black 0, white 1
 
 
@@ -35,12 +39,14 @@ def sample_sheet(
 ) -> Image.Image:
     """RGB image. Images (N, 3, S, S) in [0, 1], masks (N, 1, S, S) with 1 in the hole.
 
+    "blended" is the completion after the paper's post-processing (`pipeline.blending`).
     `title` stands above the headings; `fill_color` is shown in the hole of the input. Samples below
     128 pixels are enlarged. `fakeness` (N, 1, S, S), the finest maps, is shown beside the error
     times `map_scale`, with their rank correlation inside the hole below.
     """
     fill = torch.as_tensor(fill_color, dtype=images.dtype, device=images.device).view(1, 3, 1, 1)
-    stages = [torch.where(masks > 0.5, fill, images), masks, raw, completed, images]
+    hidden = torch.where(masks > 0.5, fill, images)
+    stages = [hidden, masks, raw, completed, _blended(completed, masks), images]
     columns = list(zip(HEADINGS, stages, strict=True))
     if fakeness is None:
         return tile_grid(columns, title)
@@ -83,6 +89,17 @@ def validation_sheet(
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     return sheet, buffer.getvalue()
+
+
+def _blended(completed: Tensor, masks: Tensor) -> Tensor:
+    """float32 (N, 3, S, S) in [0, 1], on the CPU."""
+    pairs = zip(
+        quantized(completed.permute(0, 2, 3, 1).float().cpu().numpy()),
+        masks[:, 0].cpu().numpy() > 0.5,
+        strict=True,
+    )
+    images = np.stack([blended(one, hole) for one, hole in pairs])
+    return images_to_device(images, torch.device("cpu"))
 
 
 def _correlations(fakeness: Tensor, completed: Tensor, images: Tensor, masks: Tensor) -> list[str]:

@@ -24,6 +24,7 @@ from pipeline.monitoring.training_metrics import TrainingMetrics
 from pipeline.out_of_memory import is_out_of_memory, out_of_memory
 from pipeline.preemption import StopRequest
 from pipeline.preflight import training_data
+from pipeline.reader_spec import reader_spec
 from pipeline.run_files import RunFiles
 from pipeline.sample_record import SampleRecord
 from pipeline.schedule import Phase, Schedule, resolve_schedule
@@ -35,7 +36,7 @@ from pipeline.watchdog import Watchdog
 from pipeline.workers import Worker
 from pipeline.workers.lost_ranks import lost_ranks_named
 from shards.mixture import Mixture
-from shards.reader import ReaderSpec, ShardReader
+from shards.reader import ShardReader
 from shards.storage import join_url
 
 
@@ -336,20 +337,6 @@ class Run:
     def _on_main(self, call: Callable[[RunFiles], None]) -> None:
         """On rank 0 alone; if it fails there, every rank ends."""
         self.worker.on_main(lambda: call(self.files) if self.files is not None else None)
-
-
-def reader_spec(config: Config, worker: Worker) -> ReaderSpec:
-    """What this rank reads."""
-    data = config.data
-    return ReaderSpec(
-        shards=data.shards, split="train", batch_size=config.train.batch_size, rank=worker.rank,
-        world_size=worker.world_size, seed=config.seed, short_side_min=data.short_side_min,
-        short_side_max=data.short_side_max, horizontal_flip=data.horizontal_flip,
-        decode_threads=data.decode_threads or worker.cores_per_rank,
-        prefetch_batches=data.prefetch_batches, cache=data.cache,
-        cache_limit_bytes=data.cache_limit_bytes, check_crc=data.check_crc, damaged=data.damaged,
-        weight=data.weight, mixture=data.mixture,
-    )  # fmt: skip
 
 
 def _is_due(step: int, every_steps: int) -> bool:

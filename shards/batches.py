@@ -8,90 +8,20 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
 
 from shards.cores import available_cores
 from shards.crops import CropBox, CropRecipe
 from shards.dataset import OPEN_SHARDS, ShardSet
 from shards.manifest import Manifest
-from shards.mixture import Mixture, WeightedSet
 from shards.open_shard import OpenShard
-from shards.order import lanes_of
 from shards.prefetch import Prefetcher
+from shards.reader_spec import ReaderSpec
 from shards.ring import BatchArrays, BatchLayout
-from shards.sample_reading import SampleReader, fill_facts
+from shards.sample_reading import SampleReader, fill_holes
 from shards.storage import storage_counters
 
 _CHUNKS_PER_THREAD = 2  # a batch is handed out in pieces: small enough that no thread waits long
 _OPEN_SHARDS_SPARE = 2  # that lanes are just leaving
-
-
-@dataclass(frozen=True)
-class ReaderSpec:
-    """What one worker reads, and how."""
-
-    shards: str  # folder or URL of the packed set
-    split: str
-    batch_size: int  # of all workers together
-    rank: int
-    world_size: int
-    seed: int
-    short_side_min: int  # pixels: see CropRecipe
-    short_side_max: int
-    horizontal_flip: bool
-    weight: float = 1.0  # of `shards` in a mixture
-    mixture: tuple[WeightedSet, ...] = ()  # further sets
-    decode_threads: int = 0  # 0: every core that this process may use
-    prefetch_batches: int = 4  # slots of the ring
-    cache: str = ""  # local folder for shards of a remote set; empty: one that the machine shares
-    cache_limit_bytes: int = 0  # 0: what its disk allows
-    check_crc: bool = True  # of every sample
-    damaged: Literal["stop", "substitute"] = "stop"  # what happens to samples that cannot be read
-
-    @classmethod
-    def from_mapping(cls, values: dict[str, Any]) -> ReaderSpec:
-        """The opposite of `dataclasses.asdict`, also after a journey through JSON."""
-        mixture = tuple(WeightedSet(**one) for one in values["mixture"])
-        return cls(**{**values, "mixture": mixture})
-
-    @property
-    def lanes(self) -> range:
-        return lanes_of(self.batch_size, self.rank, self.world_size)
-
-    def load(self) -> Mixture:
-        """Reads the manifests. Raises ValueError for what the sets cannot give, and
-        FileNotFoundError where there is none, before anything is started."""
-        sets = (WeightedSet(self.shards, self.weight), *self.mixture)
-        mixture = Mixture(sets, self.batch_size)
-        self._check(mixture)
-        return mixture
-
-    def layout(self, mixture: Mixture) -> BatchLayout:
-        recipe = mixture.recipe
-        return BatchLayout(
-            len(self.lanes),
-            recipe.crop_size,
-            recipe.masks.holes_per_mask,
-            mixture.has_free_form_masks,
-        )
-
-    def _check(self, mixture: Mixture) -> None:
-        crop_size = mixture.recipe.crop_size
-        for one, manifest in zip(mixture.sets, mixture.manifests, strict=True):
-            if self.split not in manifest.splits:
-                known = ", ".join(manifest.splits)
-                raise ValueError(f"{one.shards} has no split {self.split!r}; it has {known}")
-        if not crop_size <= self.short_side_min <= self.short_side_max:
-            raise ValueError(
-                f"short_side_min and short_side_max are {self.short_side_min} and "
-                f"{self.short_side_max}: must be at least the crop size of {self.shards} "
-                f"({crop_size}) and in this order"
-            )
-        for name, minimum in (("decode_threads", 0), ("prefetch_batches", 2)):
-            if getattr(self, name) < minimum:
-                raise ValueError(f"{name} is {getattr(self, name)}: must be at least {minimum}")
-        lanes_of(self.batch_size, self.rank, self.world_size)
-        mixture.order(self.split, self.seed)
 
 
 @dataclass
@@ -170,8 +100,14 @@ class BatchAssembler:
             horizontal_flip=spec.horizontal_flip,
             seed=spec.seed,
         )
+        self._fresh_holes = spec.draw_holes(mixture)
         self._reader = SampleReader(
-            mixture, self._sets, self._order, recipe, spec.damaged == "substitute"
+            mixture,
+            self._sets,
+            self._order,
+            recipe,
+            spec.damaged == "substitute",
+            packed_holes=self._fresh_holes is None,
         )
         threads = spec.decode_threads or available_cores()
         chunks = _CHUNKS_PER_THREAD * threads if threads > 1 else 1
@@ -225,6 +161,9 @@ class BatchAssembler:
         try:
             for row in rows:
                 num_bytes += reader.fill(self._order.locate(step, self._lanes[row]), arrays, row)
+            if self._fresh_holes is not None:
+                lanes = self._lanes[rows.start : rows.stop]
+                self._fresh_holes.fill(step, lanes, arrays, rows.start)
         except BaseException as error:
             filling.end_chunk(rows.start, error)
             return
@@ -268,7 +207,7 @@ def read_in_order(
                 image, mask = divmod(position, shard_set.masks_per_image)
                 box = _stored_square(shard, image, shard_set.manifest)
                 shard.decode(image, box, arrays.images[row])
-                fill_facts(shard_set, shard, image, mask, arrays, row)
+                fill_holes(shard_set, shard, image, mask, arrays, row)
                 arrays.samples[row], arrays.labels[row] = sample, shard.labels[image]
             yield Batch.over(arrays, step)
     finally:

@@ -28,6 +28,15 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def processor_flags() -> frozenset[str]:
+    """Return the names of the processor's instruction sets, as Linux lists them; elsewhere none."""
+    cpu_info = Path("/proc/cpuinfo")
+    if not cpu_info.is_file():
+        return frozenset()
+    facts = dict(_fact(line) for line in cpu_info.read_text().splitlines())
+    return frozenset(facts.get("flags", facts.get("Features", "")).split())
+
+
 def _fact(line: str) -> tuple[str, str]:
     name, _, value = line.partition(":")
     return name.strip(), value.strip()

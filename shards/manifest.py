@@ -131,6 +131,9 @@ def parse_manifest(data: bytes, path: str) -> tuple[Manifest, str]:
 
 def parse_recipe(mapping: dict[str, Any]) -> PackRecipe:
     """The recipe from its plain values. KeyError or TypeError where it is not one."""
-    masks = dict(mapping["masks"])
-    masks["strokes"] = StrokeRecipe(**masks["strokes"])
-    return PackRecipe(**{**mapping, "masks": MaskRecipe(**masks)})
+    return PackRecipe(**{**mapping, "masks": parse_masks(mapping["masks"])})
+
+
+def parse_masks(mapping: dict[str, Any]) -> MaskRecipe:
+    """The recipe of masks from its plain values. KeyError or TypeError where it is not one."""
+    return MaskRecipe(**{**mapping, "strokes": StrokeRecipe(**mapping["strokes"])})

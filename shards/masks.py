@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,28 +28,60 @@ class DrawnMasks:
     discriminator_holes: np.ndarray  # the same; where the real patch is taken
     pixels: np.ndarray | None = None  # bool (M, S, S), true in the holes; None: the rectangles
 
+    def all_pixels(self, size: int) -> np.ndarray:
+        """bool (M, size, size), true in the holes, also of rectangles."""
+        if self.pixels is not None:
+            return self.pixels
+        return np.stack([rectangle_pixels(holes, size) for holes in self.completion_holes])
 
-def draw_masks(recipe: PackRecipe, image_number: int) -> DrawnMasks:
-    """A pure function of (recipe, image_number).
+
+def rectangle_pixels(holes: np.ndarray, size: int) -> np.ndarray:
+    """bool (size, size), true in any of the holes (H, 4): x, y, width, height."""
+    pixels = np.zeros((size, size), dtype=bool)
+    for x, y, width, height in holes.tolist():
+        pixels[y : y + height, x : x + width] = True
+    return pixels
+
+
+def draw_masks(
+    recipe: PackRecipe,
+    number: int,
+    mask_numbers: Sequence[int] | None = None,
+    purpose: str = "",
+) -> DrawnMasks:
+    """The masks of the image `number`, or of them those named by `mask_numbers`, which may be any.
+
+    A pure function: each mask depends on nothing but (recipe, number, its mask number, purpose).
+    `purpose` keeps draws apart that are made for different things with the same numbers.
 
     Of rectangles, sides (or area and aspect) and then positions are uniform. Of strokes, the
     rectangles are the bounding boxes of the holes. The discriminator's regions are drawn like the
     completion's and independently of them. Holes of one mask may overlap: the mask is their union.
     """
+    if mask_numbers is None:
+        mask_numbers = range(recipe.masks.masks_per_image)
     if recipe.masks.kind == "strokes":
-        completion, pixels = draw_strokes(recipe, "completion strokes", image_number)
-        discriminator, _ = draw_strokes(recipe, "discriminator strokes", image_number)
+        completion, pixels = draw_strokes(
+            recipe, f"{purpose}completion strokes", number, mask_numbers
+        )
+        discriminator, _ = draw_strokes(
+            recipe, f"{purpose}discriminator strokes", number, mask_numbers
+        )
         return DrawnMasks(completion, discriminator, pixels)
     return DrawnMasks(
-        _draw_rectangles(recipe, "completion holes", image_number),
-        _draw_rectangles(recipe, "discriminator holes", image_number),
+        _draw_rectangles(recipe, f"{purpose}completion holes", number, mask_numbers),
+        _draw_rectangles(recipe, f"{purpose}discriminator holes", number, mask_numbers),
     )
 
 
-def _draw_rectangles(recipe: PackRecipe, purpose: str, image_number: int) -> np.ndarray:
+def _draw_rectangles(
+    recipe: PackRecipe, purpose: str, number: int, mask_numbers: Sequence[int]
+) -> np.ndarray:
     masks = recipe.masks
-    shape = (masks.masks_per_image, masks.holes_per_mask, 4)
-    shares = uniform(recipe.seed, purpose, image_number, count=math.prod(shape)).reshape(shape)
+    # One stream holds the numbers of all masks in turn: any of them needs those before it drawn.
+    shape = (max(mask_numbers) + 1, masks.holes_per_mask, 4)
+    shares = uniform(recipe.seed, purpose, number, count=math.prod(shape)).reshape(shape)
+    shares = shares[list(mask_numbers)]
     if masks.area_max:
         sides = _sides_by_area(recipe, shares[..., 2], shares[..., 3])
     else:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from shards.manifest import load_manifest
 from shards.order import LaneOrder, SampleAddress
-from shards.recipe import PackRecipe
+from shards.recipe import MaskRecipe, PackRecipe
 
 
 @dataclass(frozen=True)
@@ -114,12 +114,13 @@ class Mixture:
 
     @property
     def recipe(self) -> PackRecipe:
-        """Of the first set; the others have the same crops and holes."""
+        """Of the first set; the others have the same crops."""
         return self.manifests[0].recipe
 
     @property
-    def has_free_form_masks(self) -> bool:
-        return any(manifest.recipe.masks.kind == "strokes" for manifest in self.manifests)
+    def masks(self) -> list[MaskRecipe]:
+        """Of each set: the recipe of its packed masks."""
+        return [manifest.recipe.masks for manifest in self.manifests]
 
     @property
     def mean_color(self) -> tuple[float, float, float]:
@@ -163,19 +164,11 @@ class Mixture:
         return self.num_samples(split) // self.lanes.count(0)
 
     def _require_alike(self) -> None:
-        first = self.manifests[0].recipe
+        ours = self.recipe.crop_size
         for one, manifest in zip(self.sets[1:], self.manifests[1:], strict=True):
-            other = manifest.recipe
-            for name, ours, theirs in (
-                ("pack.crop_size", first.crop_size, other.crop_size),
-                (
-                    "pack.masks.holes_per_mask",
-                    first.masks.holes_per_mask,
-                    other.masks.holes_per_mask,
-                ),
-            ):
-                if ours != theirs:
-                    raise ValueError(
-                        f"{one.shards} cannot be mixed with {self.sets[0].shards}: {name} is "
-                        f"{theirs} there and {ours} here; pack them alike"
-                    )
+            theirs = manifest.recipe.crop_size
+            if ours != theirs:
+                raise ValueError(
+                    f"{one.shards} cannot be mixed with {self.sets[0].shards}: pack.crop_size is "
+                    f"{theirs} there and {ours} here; pack them alike"
+                )

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from shards.masks import draw_masks
-from shards.randomness import uniform
+from shards.randomness import chosen_by_weight, uniform
 from shards.recipe import MaskRecipe, PackRecipe, StrokeRecipe
 
 NAMED_SIZE = 256  # pixels, of all the recipes here
@@ -70,19 +70,13 @@ NAMED_MASKS = {
 
 def draw_mask(mixture: MaskMixture, size: int, seed: int, number: int) -> np.ndarray:
     """bool (size, size), True in the hole: a pure function of the arguments."""
-    weights = np.array([weight for weight, _ in mixture.recipes])
-    ends = np.cumsum(weights / weights.sum())
-    drawn = uniform(seed, "recipe of a fixed mask", number, count=1)[0]
-    chosen = min(int(np.searchsorted(ends, drawn, side="right")), len(ends) - 1)
+    share = uniform(seed, "recipe of a fixed mask", number, count=1)
+    (chosen,) = chosen_by_weight([weight for weight, _ in mixture.recipes], share)
     masks = replace(mixture.recipes[chosen][1], masks_per_image=1)
     recipe = PackRecipe(crop_size=size, short_side=size, seed=seed, masks=masks)
-    pixels = np.zeros((size, size), dtype=bool)
     for attempt in range(_ATTEMPTS):
         holes = draw_masks(recipe, number + attempt * _NEXT_ATTEMPT)
-        pixels = np.zeros((size, size), dtype=bool) if holes.pixels is None else holes.pixels[0]
-        if holes.pixels is None:
-            for x, y, width, height in holes.completion_holes[0].tolist():
-                pixels[y : y + height, x : x + width] = True
+        pixels = holes.all_pixels(size)[0]
         if pixels.mean() <= mixture.area_max:
             return pixels
     raise ValueError(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -64,6 +65,15 @@ def integers(
     """`count` int64 numbers, each in [low, high]: both ends belong to the range."""
     span = np.asarray(high, dtype=np.int64) - np.asarray(low, dtype=np.int64) + 1
     return low + (uniform(seed, purpose, *indices, count=count) * span).astype(np.int64)
+
+
+def chosen_by_weight(weights: Sequence[float], shares: np.ndarray) -> np.ndarray:
+    """int64, the shape of `shares`: for each uniform share in [0, 1) the position of a weight, each
+    as often as its weight, which must be finite and above 0, says."""
+    relative = np.asarray(weights, dtype=np.float64)
+    relative = relative / relative.max()  # so that no sum leaves the range of floats
+    ends = np.cumsum(relative / relative.sum())
+    return np.minimum(np.searchsorted(ends, shares, side="right"), len(ends) - 1)
 
 
 def permutation(seed: int, purpose: str, *indices: int, count: int) -> np.ndarray:

@@ -19,12 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from shards.batches import Batch, BatchAssembler, ReaderSpec, read_in_order
+from shards.batches import Batch, BatchAssembler, read_in_order
 from shards.child_process import child_environment
 from shards.reader_process import REPORTED_AS
+from shards.reader_spec import ReaderSpec
 from shards.ring import create_ring_file, map_ring
 
-__all__ = ["Batch", "BatchAssembler", "ReaderSpec", "ShardReader", "read_in_order"]
+__all__ = ["Batch", "BatchAssembler", "ShardReader", "read_in_order"]
 
 CLOSING_SECONDS = 2.0  # what the child gets to end by itself
 

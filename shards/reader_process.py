@@ -23,7 +23,8 @@ from typing import Any
 
 import cv2
 
-from shards.batches import BatchAssembler, ReaderSpec
+from shards.batches import BatchAssembler
+from shards.reader_spec import ReaderSpec
 from shards.ring import map_ring
 
 REPORTED_AS = (FileNotFoundError, OSError, ValueError)  # the nearest kind, else RuntimeError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -96,71 +95,75 @@ def recipe_faults(recipe: PackRecipe, prefix: str = "pack") -> list[str]:
         "at least 0 and at most 1",
     )
     require(recipe.seed >= 0, "seed", recipe.seed, "must not be negative")
-    _require_masks(recipe, prefix, require)
-    return faults
+    return faults + mask_faults(recipe.masks, size, f"{prefix}.masks", f"{prefix}.crop_size")
 
 
-def _require_masks(
-    recipe: PackRecipe, prefix: str, require: Callable[[bool, str, object, str], None]
-) -> None:
-    masks, strokes, size = recipe.masks, recipe.masks.strokes, recipe.crop_size
+def mask_faults(
+    masks: MaskRecipe, size: int, place: str = "pack.masks", crop_name: str = "pack.crop_size"
+) -> list[str]:
+    """One sentence per fault of masks in crops of `size` pixels. `place` is where the masks stand,
+    `crop_name` where the size of the crop does."""
+    faults = []
+    strokes = masks.strokes
     free = size - 2 * masks.margin  # side of the square that holes must stay in
-    require(
-        masks.kind in ("rectangles", "strokes"), "masks.kind", masks.kind, "rectangles, strokes"
-    )
-    require(
-        masks.masks_per_image >= 1, "masks.masks_per_image", masks.masks_per_image, "at least 1"
-    )
-    require(masks.holes_per_mask >= 1, "masks.holes_per_mask", masks.holes_per_mask, "at least 1")
+
+    def require(holds: bool, field_name: str, value: object, allowed: str) -> None:
+        if not holds:
+            faults.append(f"{place}.{field_name} is {shown(value)}: {allowed}")
+
+    require(masks.kind in ("rectangles", "strokes"), "kind", masks.kind, "rectangles, strokes")
+    require(masks.masks_per_image >= 1, "masks_per_image", masks.masks_per_image, "at least 1")
+    require(masks.holes_per_mask >= 1, "holes_per_mask", masks.holes_per_mask, "at least 1")
     require(
         masks.margin >= 0 and free >= 1,
-        "masks.margin",
+        "margin",
         masks.margin,
-        f"at least 0 and below half of {prefix}.crop_size ({size})",
+        f"at least 0 and below half of {crop_name} ({size})",
     )
     if free < 1:
-        return
+        return faults
     require(
         1 <= masks.aspect_max <= size,
-        "masks.aspect_max",
+        "aspect_max",
         masks.aspect_max,
-        f"at least 1 and at most {prefix}.crop_size ({size})",
+        f"at least 1 and at most {crop_name} ({size})",
     )
     if masks.area_min or masks.area_max:
         largest = (free / size) ** 2
         require(
             0 <= masks.area_min <= masks.area_max <= largest and masks.area_max > 0,
-            "masks.area_min and area_max",
+            "area_min and area_max",
             f"{masks.area_min} and {masks.area_max}",
-            f"0 <= area_min <= area_max <= {largest:.4g}, what {prefix}.masks.margin leaves",
+            f"0 <= area_min <= area_max <= {largest:.4g}, what {place}.margin leaves",
         )
     has_sides = masks.kind == "strokes" and strokes.boxes_max > 0
     if has_sides or (masks.kind == "rectangles" and not masks.area_max):
         require(
             1 <= masks.side_min <= masks.side_max <= free,
-            "masks.side_min and side_max",
+            "side_min and side_max",
             f"{masks.side_min} and {masks.side_max}",
-            f"1 <= side_min <= side_max <= {free}, what {prefix}.crop_size and margin leave",
+            f"1 <= side_min <= side_max <= {free}, what {crop_name} and margin leave",
         )
     if masks.kind == "strokes":
         for name in ("strokes", "length", "width"):
             low, high = getattr(strokes, f"{name}_min"), getattr(strokes, f"{name}_max")
             values = f"{low} and {high}"
-            field_names = f"masks.strokes.{name}_min and {name}_max"
+            field_names = f"strokes.{name}_min and {name}_max"
             require(1 <= low <= high <= 4 * size, field_names, values, "1 <= min <= max")
         require(
             1 <= strokes.segments_max <= 100,
-            "masks.strokes.segments_max",
+            "strokes.segments_max",
             strokes.segments_max,
             "1 to 100",
         )
         boxes = strokes.boxes_max
-        require(0 <= boxes <= 100, "masks.strokes.boxes_max", boxes, "0 to 100")
+        require(0 <= boxes <= 100, "strokes.boxes_max", boxes, "0 to 100")
         share = strokes.boxes_probability
-        require(0 <= share <= 1, "masks.strokes.boxes_probability", share, "0 to 1")
+        require(0 <= share <= 1, "strokes.boxes_probability", share, "0 to 1")
         require(
             strokes.width_max <= free,
-            "masks.strokes.width_max",
+            "strokes.width_max",
             strokes.width_max,
-            f"at most {free}, what {prefix}.crop_size and margin leave",
+            f"at most {free}, what {crop_name} and margin leave",
         )
+    return faults

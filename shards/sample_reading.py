@@ -11,6 +11,7 @@ import numpy as np
 from shards.counters import Counters
 from shards.crops import CropRecipe, crop_box
 from shards.dataset import ShardSet
+from shards.masks import rectangle_pixels
 from shards.mixture import MixedAddress, MixedOrder, Mixture
 from shards.open_shard import DamagedSample, OpenShard
 from shards.order import SampleAddress
@@ -36,7 +37,8 @@ class SampleReader:
     """Samples of a mixture's sets by their addresses. May be used by several threads.
 
     What cannot be read ends in the error that names it; with `substitute`, in another sample, which
-    depends on nothing but the address, and a count.
+    depends on nothing but the address, and a count. Without `packed_holes` no hole is written:
+    whoever draws them anew does it.
     """
 
     def __init__(
@@ -46,12 +48,14 @@ class SampleReader:
         order: MixedOrder,
         recipe: CropRecipe,
         substitute: bool,
+        packed_holes: bool = True,
     ) -> None:
         self.counters = ReadCounters()
         self._sets = sets
         self._order = order
         self._recipe = recipe
         self._substitute = substitute
+        self._packed_holes = packed_holes
         self._labels = mixture.labels
         self._first_samples = [
             mixture.first_sample(number, one.split) for number, one in enumerate(sets)
@@ -80,7 +84,8 @@ class SampleReader:
             self._recipe, address.epoch, sample, shard.widths[image], shard.heights[image], number
         )
         num_bytes = shard.decode(image, box, arrays.images[row])
-        fill_facts(shard_set, shard, image, mask, arrays, row)
+        if self._packed_holes:
+            fill_holes(shard_set, shard, image, mask, arrays, row)
         arrays.samples[row] = self._first_samples[number] + sample
         arrays.labels[row] = self._labels[number][shard.labels[image]]
         return num_bytes
@@ -123,12 +128,17 @@ class SampleReader:
         _tell(f"{error}; samples of other shards take its samples' places")
 
 
-def fill_facts(
+def fill_holes(
     shard_set: ShardSet, shard: OpenShard, image: int, mask: int, arrays: BatchArrays, row: int
 ) -> None:
-    """Writes what belongs to a sample besides its pixels, label and number: its masks."""
-    arrays.completion_holes[row] = holes = shard.completion_holes[image, mask]
-    arrays.discriminator_holes[row] = shard.discriminator_holes[image, mask]
+    """Writes the packed holes of a sample into a row, which may have room for more."""
+    holes = shard.completion_holes[image, mask]
+    for target, packed in (
+        (arrays.completion_holes[row], holes),
+        (arrays.discriminator_holes[row], shard.discriminator_holes[image, mask]),
+    ):
+        target[: len(packed)] = packed
+        target[len(packed) :] = 0  # other sets of a mixture have more holes
     if arrays.mask_bits.size == 0:
         return
     recipe = shard_set.manifest.recipe
@@ -136,9 +146,7 @@ def fill_facts(
     if recipe.masks.kind == "strokes":
         pixels = shard.masks(image, recipe.masks.masks_per_image, size)[mask]
     else:  # beside others that are free
-        pixels = np.zeros((size, size), dtype=bool)
-        for x, y, width, height in holes.tolist():
-            pixels[y : y + height, x : x + width] = True
+        pixels = rectangle_pixels(holes, size)
     arrays.mask_bits[row] = np.packbits(pixels, axis=-1)
 
 

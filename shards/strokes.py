@@ -6,6 +6,7 @@ Its three kinds of evaluation masks are in `shards.named_masks`.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -18,28 +19,25 @@ _SHARPEST_TURN = 0.75 * math.pi  # between two segments, to either side
 
 
 def draw_strokes(
-    recipe: PackRecipe, purpose: str, image_number: int
+    recipe: PackRecipe, purpose: str, number: int, mask_numbers: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The masks of one image: bounding boxes of the holes, and the masks themselves.
+    """M masks: bounding boxes of the holes, and the masks themselves.
 
     uint16 (M, H, 4): x, y, width, height; bool (M, S, S). Where `area_max` asks for a range of
     areas, a mask outside it is drawn again, up to ATTEMPTS times; if all miss, the one that missed
     by least is taken.
     """
-    masks = [
-        _draw_mask(recipe, purpose, image_number, number)
-        for number in range(recipe.masks.masks_per_image)
-    ]
+    masks = [_draw_mask(recipe, purpose, number, mask_number) for mask_number in mask_numbers]
     holes, pixels = zip(*masks, strict=True)
     return np.stack(holes), np.stack(pixels)
 
 
 def _draw_mask(
-    recipe: PackRecipe, purpose: str, image_number: int, mask_number: int
+    recipe: PackRecipe, purpose: str, number: int, mask_number: int
 ) -> tuple[np.ndarray, np.ndarray]:
     least, nearest = math.inf, None
     for attempt in range(ATTEMPTS if recipe.masks.area_max else 1):
-        indices = (image_number, mask_number, attempt)
+        indices = (number, mask_number, attempt)
         shares = uniform(recipe.seed, purpose, *indices, count=_num_shares(recipe))
         drawn = _holes_of_mask(recipe, shares.reshape(recipe.masks.holes_per_mask, -1))
         missed = _missed_by(recipe, drawn[1])

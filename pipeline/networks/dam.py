@@ -9,72 +9,41 @@ The paper leaves open where the blocks stand in GLCIC and what they are joined w
 at the end of each scale, before the layer that leaves it: after rows 12, 14 and 15 of the table.
 Its partner is the encoder's last output of that scale: of rows 6, 3 and 1. A fresh block passes the
 features on but for a factor of 1.018, so a network trained without them goes on where it was.
+
+The joins are skip connections, which GLCIC does not have, and may help without any map. So there
+are networks to compare with: `attention_maps zero` keeps the joins alone (T = F), `attention_skip
+none` the maps alone, and both together one more convolution at each scale.
 """
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from pipeline.config import CompletionConfig
+from pipeline.networks.attention_blocks import AttentionBlock
 from pipeline.networks.completion import CompletionNetwork
 from pipeline.networks.erasing import Completed
 
 PREFIX = "attention."  # of the blocks' tensors: the others are those of the network without them
 # row: (block that follows it, row of the encoder that this is joined with), from coarse to fine
 _PLACES = {12: ("3", 6), 14: ("2", 3), 15: ("1", 1)}
-_MAP_BIAS = -4.0  # of a fresh block's last layer: its map is 0.018 everywhere
 _WIDER_CONTEXT_PX = 24  # that kernels of 3 see: 3 at each of three scales, 21 pixels in all
 
 
-class AttentionBlock(nn.Module):
-    """(N, C, h, w), with (N, E, h, w) from the encoder if E > 0, to (N, C, h, w) and its map."""
-
-    def __init__(self, channels: int, skip_channels: int, kernel: int) -> None:
-        super().__init__()
-        padding = kernel // 2
-        self.fuse = nn.Conv2d(channels + skip_channels, channels, kernel, padding=padding)
-        self.head = nn.Sequential(
-            nn.Conv2d(channels, channels // 2, kernel, padding=padding),
-            nn.ReLU(),
-            nn.Conv2d(channels // 2, 1, kernel, padding=padding),
-        )
-        self._start_as_identity_()
-
-    @torch.no_grad()
-    def _start_as_identity_(self) -> None:
-        nn.init.zeros_(self.fuse.weight)
-        nn.init.zeros_(self.fuse.bias)  # type: ignore[arg-type]
-        middle = self.fuse.kernel_size[0] // 2
-        for channel in range(self.fuse.out_channels):
-            self.fuse.weight[channel, channel, middle, middle] = 1
-        last = self.head[-1]
-        assert isinstance(last, nn.Conv2d)
-        nn.init.zeros_(last.weight)
-        nn.init.constant_(last.bias, _MAP_BIAS)  # type: ignore[arg-type]
-
-    def forward(self, features: Tensor, skip: Tensor | None) -> tuple[Tensor, Tensor]:
-        joined = features if skip is None else torch.cat([features, skip], dim=1)
-        fused = torch.relu(self.fuse(joined))
-        fakeness = torch.sigmoid(self.head(fused).float())
-        return fused + fakeness.to(fused.dtype) * fused, fakeness
-
-
 class AttentionCompletionNetwork(CompletionNetwork):
-    """Its maps have a quarter, half and all of the image's sides."""
-
-    has_maps = True
+    """Its maps, where it has them, have a quarter, half and all of the image's sides."""
 
     def __init__(self, config: CompletionConfig) -> None:
         super().__init__(config)
         if config.attention_kernel == 3:
             self.context_px += _WIDER_CONTEXT_PX
+        self.has_maps = config.attention_maps == "learned"
         self._joins = config.attention_skip == "encoder"
         self.attention = nn.ModuleDict()
         for row, (block, partner) in _PLACES.items():
             skip_channels = self._channels(partner) if self._joins else 0
             self.attention[block] = AttentionBlock(
-                self._channels(row), skip_channels, config.attention_kernel
+                self._channels(row), skip_channels, config.attention_kernel, self.has_maps
             )
 
     def _channels(self, row: int) -> int:
@@ -100,7 +69,8 @@ class AttentionCompletionNetwork(CompletionNetwork):
         block, partner = _PLACES[row]
         skip = skips[partner] if self._joins else None
         features, fakeness = self.attention[block](features, skip)
-        maps.append(fakeness)
+        if fakeness is not None:
+            maps.append(fakeness)
         return features
 
 

@@ -13,7 +13,7 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from shards.recipe import PackRecipe
 from shards.storage import join_url
 
 RUNNING_PREFIX = "running_statistics_"  # of figures with batch norm as training left it
+BLENDED_PREFIX = "blended_"  # of figures after the paper's post-processing
 CHANGES = {  # figures of a study alone: (the figure whose change it is, its heading)
     "hole_mse_change": ("hole_mse", "MSE in the hole, end / end of first phase"),
     "known_mse_change": ("known_mse_of_raw", "raw MSE of known pixels, end / end of first phase"),
@@ -55,6 +56,20 @@ class StudyFigure:
 
 
 @dataclass(frozen=True)
+class StudyAnswer:
+    """One claim that the study examines, see `pipeline.study.answers`."""
+
+    question: str
+    arm: str
+    # What the arm is compared with. Empty: its own state at the end of the first phase, for the
+    # figures that are such changes.
+    reference: str = ""
+    figure: str = "hole_mse"
+    claim: Literal["lower", "higher", "same"] = "lower"
+    margin_percent: float = 3.0  # an effect below that is none
+
+
+@dataclass(frozen=True)
 class Study:
     name: str
     source: str  # photographs in class folders, as `glcic pack` takes them
@@ -62,10 +77,12 @@ class Study:
     base: dict[str, Any]
     arms: dict[str, StudyArm]
     figures: tuple[StudyFigure, ...]
+    answers: tuple[StudyAnswer, ...] = ()
     purpose: str = ""  # a sentence for the page
     # Masks of the set that all arms are evaluated on; empty: those of the base.
     evaluation_masks: dict[str, Any] = field(default_factory=dict)
     sheet_images: int = 4
+    trained_arms: tuple[str, ...] = ()  # empty: all
 
 
 @dataclass(frozen=True)
@@ -110,14 +127,10 @@ def _faults(study: Study) -> list[str]:
         if missing:
             known = ", ".join(study.arms)
             faults.append(f"figure {figure.title!r} shows {', '.join(missing)}; arms: {known}")
-        rows = [*FIGURES, *CHANGES, *(f"{RUNNING_PREFIX}{name}" for name in FIGURES)]
-        for row in figure.rows:
-            if row not in rows:
-                near = difflib.get_close_matches(row, rows, n=1)
-                hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(FIGURES)}"
-                faults.append(f"figure {figure.title!r} has a row {row!r}, which is none{hint}")
+        faults += [f"figure {figure.title!r} has a row {fault}" for fault in _unknown(figure.rows)]
         if not figure.arms and not figure.preprocessing:
             faults.append(f"figure {figure.title!r} shows no arm")
+    faults += [fault for asked in study.answers for fault in _answer_faults(study, asked)]
     for name, arm in study.arms.items():
         taken = [key for key in _OF_THE_STUDY if key in arm.switches]
         if taken:
@@ -129,12 +142,41 @@ def _faults(study: Study) -> list[str]:
     return faults
 
 
+def _unknown(names: Iterable[str]) -> list[str]:
+    prefixed = (
+        f"{prefix}{name}" for prefix in (RUNNING_PREFIX, BLENDED_PREFIX) for name in FIGURES
+    )
+    known, faults = [*FIGURES, *CHANGES, *prefixed], []
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(FIGURES)}"
+            faults.append(f"{name!r}, which is none; {hint}")
+    return faults
+
+
+def _answer_faults(study: Study, asked: StudyAnswer) -> list[str]:
+    prefix = f"answer {asked.question!r}"
+    faults = [f"{prefix} has a figure {fault}" for fault in _unknown([asked.figure])]
+    compared = [asked.arm, *([asked.reference] if asked.reference else [])]
+    faults += [
+        f"{prefix} compares {arm}; arms: {', '.join(study.arms)}"
+        for arm in compared
+        if arm not in study.arms
+    ]
+    if not asked.reference and asked.figure not in CHANGES:
+        faults.append(f"{prefix} has no reference, which only {', '.join(CHANGES)} may go without")
+    if asked.margin_percent <= 0:
+        faults.append(f"{prefix} has margin_percent {asked.margin_percent}: must be above 0")
+    return faults
+
+
 def study_runs(study: Study, folder: str) -> list[StudyRun]:
     """All arms of the first seed come first: so an interrupted study can be compared already."""
     return [
         StudyRun(arm, seed, _run_config(study, arm, seed, folder))
         for seed in study.seeds
-        for arm in study.arms
+        for arm in study.trained_arms or study.arms
     ]
 
 
@@ -166,6 +208,20 @@ def packed_sets(study: Study, folder: str) -> dict[str, PackRecipe]:
 def set_folder(folder: str, recipe: PackRecipe) -> str:
     content = json.dumps(dataclasses.asdict(recipe), sort_keys=True)
     return join_url(folder, "sets", hashlib.sha256(content.encode()).hexdigest()[:12])
+
+
+def with_part(study: Study, seeds: Sequence[int] = (), arms: Sequence[str] = ()) -> Study:
+    """Return the study with other seeds, and with these arms alone; empty: as they are.
+
+    Figures and answers about other arms stay, and say that nothing has run. Raises ValueError for
+    an arm that the study does not have.
+    """
+    missing = [arm for arm in arms if arm not in study.arms]
+    if missing:
+        raise ValueError(f"--arms {', '.join(missing)}: arms are {', '.join(study.arms)}")
+    return dataclasses.replace(
+        study, seeds=tuple(seeds) or study.seeds, trained_arms=tuple(arms) or study.trained_arms
+    )
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

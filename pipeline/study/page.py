@@ -1,4 +1,4 @@
-"""The page of a study: tables, sheets and curves, as one HTML file and as Markdown."""
+"""The page of a study: answers, tables, sheets and curves, as one HTML file and as Markdown."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import yaml
 
+from pipeline.study.answers import answers_table, multiplicity
 from pipeline.study.definition import Study, StudyFigure, StudyRun, study_runs
 from pipeline.study.pictures import as_jpeg, comparison_curves, comparison_sheet
 from pipeline.study.results import (
@@ -47,9 +48,9 @@ class Section:
 
 
 def study_sections(study: Study, results: Results, folder: str) -> list[Section]:
-    """One for each figure of the study, of the arms and seeds that have ended."""
+    """Return the answers, and one for each figure of the study, of the runs that have ended."""
     runs = {(run.arm, run.seed): run for run in study_runs(study, folder)}
-    sections = []
+    sections = answers_section(study, results)
     for number, figure in enumerate(study.figures, start=1):
         stem = f"{number:02d}"
         if figure.preprocessing:
@@ -74,11 +75,28 @@ def study_sections(study: Study, results: Results, folder: str) -> list[Section]
     return sections
 
 
+def answers_section(study: Study, results: Results) -> list[Section]:
+    """Return what the page begins with; nothing where the study asks nothing."""
+    table = answers_table(study, results)
+    if not table:
+        return []
+    margins = sorted({asked.margin_percent for asked in study.answers})
+    text = (
+        "An effect is the mean over the seeds of the difference between two arms, in percent of "
+        "the second's mean, with Student's interval of 95 % over the seeds. Shown: the interval "
+        "lies wholly on the claimed side of zero. Not shown: it lies wholly on the other side, or "
+        f"the effect is smaller than {' or '.join(f'{m:g}' for m in margins)} %. Not resolved: "
+        f"these seeds cannot tell. {multiplicity(study)}"
+    )
+    return [Section("Answers", text, [], [table])]
+
+
 def _preprocessing(
     study: Study, figure: StudyFigure, runs: dict[tuple[str, int], StudyRun], stem: str
 ) -> Picture:
     arm = figure.arms[0] if figure.arms else next(iter(study.arms))
-    config = runs[arm, study.seeds[0]].config
+    run = runs.get((arm, study.seeds[0]), next(iter(runs.values())))  # an arm may be left out
+    config = run.config
     fill = "gray" if config.completion.hole_fill == "gray" else "mean"
     sheet = draw_preview(config.data.shards, count=_PREVIEW_SAMPLES, fill=fill)  # type: ignore[arg-type]
     return Picture(f"{stem}-preprocessing.jpg", as_jpeg(sheet), "packed samples")
@@ -129,24 +147,30 @@ def difference_table(study: Study, figure: StudyFigure, results: Results) -> Tab
     if not rows:
         return []
     label = study.arms[reference].label
-    table = [[f"difference from: {label}", *(heading(name)[0] for name in rows)]]
+    table = [[f"difference from: {label} (95 % interval)", *(heading(name)[0] for name in rows)]]
     for arm in others:
-        cells = [shown_spread(differences[arm, name], heading(name)[1], sign=True) for name in rows]
+        cells = [shown_difference(differences[arm, name], heading(name)[1]) for name in rows]
         table.append([study.arms[arm].label, *cells])
     return table
 
 
-def shown_spread(spread: Spread | None, decimals: int, *, sign: bool = False) -> str:
-    """`mean (lowest to highest)`; of one seed the value alone."""
+def shown_spread(spread: Spread | None, decimals: int) -> str:
+    """Return `mean (lowest to highest)` of the seeds; of one seed the value alone."""
     if spread is None:
         return "-"
-    form = f"{'+' if sign else ''}.{decimals}f"
-    if spread.count == 1:
-        return format(spread.mean, form)
-    return (
-        f"{format(spread.mean, form)} ({format(spread.lowest, form)} to "
-        f"{format(spread.highest, form)})"
-    )
+    mean, low, high = (f"{v:.{decimals}f}" for v in (spread.mean, spread.lowest, spread.highest))
+    return mean if spread.count == 1 else f"{mean} ({low} to {high})"
+
+
+def shown_difference(spread: Spread | None, decimals: int) -> str:
+    """Return `mean (low to high)` of the 95 % interval over the seeds; of one seed the value."""
+    if spread is None:
+        return "-"
+    mean = f"{spread.mean:+.{decimals}f}"
+    if spread.interval is None:
+        return mean
+    low, high = (f"{value:+.{decimals}f}" for value in spread.interval)
+    return f"{mean} ({low} to {high})"
 
 
 def render_markdown(study: Study, sections: list[Section], facts: list[str]) -> str:

@@ -8,21 +8,31 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.evaluation import NETWORK
+from scipy import stats
+
+from pipeline.evaluation_report import BLENDED, NETWORK
 from pipeline.metrics import FIGURES
-from pipeline.study.definition import CHANGES, RUNNING_PREFIX, Study, StudyRun, study_runs
+from pipeline.study.definition import (
+    BLENDED_PREFIX,
+    CHANGES,
+    RUNNING_PREFIX,
+    Study,
+    StudyRun,
+    study_runs,
+)
 from pipeline.telemetry import read_metrics
 from shards.storage import exists, join_url, read_bytes
 
 EVALUATION = "evaluation.json"  # in a run's folder when it has ended
-RUNNING = "evaluation-running-statistics.json"
+JUDGEMENT = "judgement.json"  # beside it, when the study has measured the network
+CONFIDENCE = 0.95  # of intervals over the seeds
 
 Figures = dict[str, float]
 
 
 @dataclass(frozen=True)
 class RunResult:
-    figures: Figures  # of `pipeline.metrics.FIGURES`, and some with RUNNING_PREFIX
+    figures: Figures  # of `pipeline.metrics.FIGURES`, and some with a prefix
     baselines: dict[str, Figures]
     num_samples: int
     records: list[dict[str, Any]]  # of metrics.jsonl
@@ -32,17 +42,38 @@ class RunResult:
 class Spread:
     """Of one figure over the seeds of an arm."""
 
-    mean: float
-    lowest: float
-    highest: float
-    count: int
+    values: tuple[float, ...]  # one for each seed, at least one
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Spread | None:
-        found = list(values)
-        if not found:
+        """Return None where there are no values."""
+        found = tuple(values)
+        return cls(found) if found else None
+
+    @property
+    def count(self) -> int:
+        return len(self.values)
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values)
+
+    @property
+    def lowest(self) -> float:
+        return min(self.values)
+
+    @property
+    def highest(self) -> float:
+        return max(self.values)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Return Student's interval of the mean; None for a single seed."""
+        if self.count < 2:
             return None
-        return cls(statistics.fmean(found), min(found), max(found), len(found))
+        factor = float(stats.t.ppf((1 + CONFIDENCE) / 2, self.count - 1))
+        half = factor * statistics.stdev(self.values) / self.count**0.5
+        return self.mean - half, self.mean + half
 
 
 Results = dict[str, dict[int, RunResult]]  # by arm and seed; runs that have ended
@@ -62,20 +93,18 @@ def gather_results(study: Study, folder: str) -> Results:
 
 
 def _read(run: StudyRun) -> RunResult:
+    """Of the judgement. What has changed since the first phase, of the run's own evaluations."""
     folder = run.config.run_folder
-    evaluation = _json(join_url(folder, EVALUATION))
-    figures = dict(evaluation["methods"][NETWORK])
-    if exists(join_url(folder, RUNNING)):
-        running = _json(join_url(folder, RUNNING))["methods"][NETWORK]
-        figures |= {f"{RUNNING_PREFIX}{name}": value for name, value in running.items()}
+    own = _json(join_url(folder, EVALUATION))
+    judged = _json(join_url(folder, JUDGEMENT)) if exists(join_url(folder, JUDGEMENT)) else own
+    methods = dict(judged["methods"])
+    figures = dict(methods.pop(NETWORK))
+    blended, running = methods.pop(BLENDED, {}), judged.get("running_statistics", {})
+    figures |= {f"{BLENDED_PREFIX}{name}": value for name, value in blended.items()}
+    figures |= {f"{RUNNING_PREFIX}{name}": value for name, value in running.items()}
     records = read_metrics(folder)
-    figures |= changes_since_first_phase(figures, records)
-    return RunResult(
-        figures,
-        {name: v for name, v in evaluation["methods"].items() if name != NETWORK},
-        evaluation["num_samples"],
-        records,
-    )
+    figures |= changes_since_first_phase(own["methods"][NETWORK], records)
+    return RunResult(figures, methods, judged["num_samples"], records)
 
 
 def changes_since_first_phase(figures: Figures, records: list[dict[str, Any]]) -> Figures:
@@ -102,7 +131,8 @@ def _json(url: str) -> Any:
 
 def classic_figures(results: Results) -> dict[str, Figures]:
     """Of the methods that learn nothing, which every run compares its network with."""
-    return next((one.baselines for arm in results.values() for one in arm.values()), {})
+    every = (one.baselines for arm in results.values() for one in arm.values())
+    return next((baselines for baselines in every if baselines), {})
 
 
 def spread_of(results: Results, arm: str, figure: str) -> Spread | None:
@@ -123,9 +153,13 @@ def heading(figure: str) -> tuple[str, int]:
     """Of a figure in a table, and its decimals."""
     if figure in CHANGES:
         return CHANGES[figure][1], 2
-    if figure.startswith(RUNNING_PREFIX):
-        text, decimals = FIGURES[figure.removeprefix(RUNNING_PREFIX)]
-        return f"{text}, batch norm as training left it", decimals
+    for prefix, suffix in (
+        (RUNNING_PREFIX, "batch norm as training left it"),
+        (BLENDED_PREFIX, "blended"),
+    ):
+        if figure.startswith(prefix):
+            text, decimals = FIGURES[figure.removeprefix(prefix)]
+            return f"{text}, {suffix}", decimals
     return FIGURES[figure]
 
 

@@ -28,6 +28,8 @@ def start_worker(config: Config, engine: str = "") -> Worker:
     `engine` takes the place of `config.parallel.engine`. Collective: every rank must call. Raises
     ValueError and RuntimeError, before it joins, for what this machine cannot do.
     """
+    if config.train.precision == "auto":
+        raise ValueError("train.precision is 'auto': pipeline.precision.with_precision decides it")
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

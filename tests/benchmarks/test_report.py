@@ -43,6 +43,14 @@ def test_a_damaged_result_is_named_and_nothing_is_written(tmp_path, capsys):
     assert not (tmp_path / "RESULTS.md").exists()
 
 
+def test_an_evaluation_beside_the_results_is_left_out(tmp_path, capsys):
+    results = tmp_path / "results"
+    write_result(results / "a.json", a_result("first"))
+    (results / "quickstart-evaluation.json").write_text('{"methods": {}, "num_samples": 0}')
+    assert report.main([f"--results={results}"]) == 0
+    assert "1 results" in capsys.readouterr().out
+
+
 def test_the_console_shows_every_figure():
     console = Console(record=True, width=120)
     print_result(a_result(), console)

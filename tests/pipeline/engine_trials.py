@@ -20,10 +20,10 @@ from pipeline.config import Config
 from pipeline.feed import DeviceFeed
 from pipeline.networks.registry import build_completion, build_discriminator
 from pipeline.preflight import training_data
+from pipeline.reader_spec import reader_spec
 from pipeline.schedule import Phase, resolve_schedule
 from pipeline.state import RunState, resume_, state_facts
 from pipeline.step import TrainingBatch, TrainingStep
-from pipeline.trainer import reader_spec
 from pipeline.workers import Worker, start_worker
 from shards.reader import ShardReader
 from tests.small_run import final_tensors, small_config

@@ -18,9 +18,9 @@ import safetensors.torch
 from pipeline.feed import DeviceFeed
 from pipeline.losses import adversarial_loss, discriminator_loss
 from pipeline.preflight import training_data
+from pipeline.reader_spec import reader_spec
 from pipeline.state import RunState
 from pipeline.step import TrainingStep
-from pipeline.trainer import reader_spec
 from pipeline.workers import start_worker
 from shards.reader import ShardReader
 from tests.small_run import small_config

@@ -66,3 +66,17 @@ def test_the_rest_of_the_photograph_does_not_matter_beyond_the_holes_surrounding
     other = image.copy()
     other[:, 110:] = 0
     assert np.array_equal(blended(image, mask)[mask], blended(other, mask)[mask])
+
+
+@pytest.mark.parametrize("width", [1, 2, 5])
+def test_a_hole_too_narrow_for_an_inside_is_filled_from_its_border(width: int) -> None:
+    image = np.full((120, 160, 3), 200, dtype=np.uint8)
+    mask = mask_of((20, 30, width, 60))
+    image[mask] = 0
+    assert np.abs(blended(image, mask).astype(int) - 200).max() <= 1
+
+
+def test_a_mask_over_the_whole_image_leaves_nothing_to_fit_the_colours_to() -> None:
+    image = photograph()
+    everything = np.ones(image.shape[:2], dtype=bool)
+    assert np.array_equal(blended(image, everything), image)

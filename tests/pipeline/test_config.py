@@ -9,7 +9,9 @@ import yaml
 
 from pipeline.config import Config, config_mapping, parse_config
 from pipeline.config_faults import world_size_faults
+from shards.fresh_holes import WeightedMasks
 from shards.mixture import WeightedSet
+from shards.recipe import MaskRecipe, StrokeRecipe
 
 PRESETS = sorted((Path(__file__).parents[2] / "launch" / "presets").glob("*.yaml"))
 
@@ -70,6 +72,22 @@ def test_all_faults_are_reported_at_once() -> None:
         ({"mixture": [{"weight": "much"}, 3]}, ["data.mixture.0.shards", "data.mixture.1 is 3"]),
         ({"mixture": [{"shards": "a", "wieght": 2}]}, ["did you mean data.mixture.0.weight?"]),
         ({"mixture": ["a"]}, ["data.mixture.0 is 'a'"]),
+        ({"holes": "new"}, ["data.holes is 'new'", "'packed' or 'fresh'"]),
+        ({"fresh_masks": [{}]}, ["data.fresh_masks is given, but data.holes is 'packed'"]),
+        (
+            {"holes": "fresh", "fresh_masks": [{"weight": 0}, {"masks": {"side_max": 300}}]},
+            ["data.fresh_masks.0.weight is 0.0", "data.fresh_masks.1.masks.side_min and side_max"],
+        ),
+        (
+            {"holes": "fresh", "fresh_masks": [{"masks": {"masks_per_image": 2}}]},
+            ["data.fresh_masks.0.masks.masks_per_image is 2"],
+        ),
+        (
+            {"holes": "fresh", "fresh_masks": [{"masks": {"strokes": {"widht_max": 9}}}]},
+            ["did you mean data.fresh_masks.0.masks.strokes.width_max?"],
+        ),
+        ({"fresh_masks": [{"masks": {"kind": "circles"}}]}, ["data.fresh_masks.0.masks.kind"]),
+        ({"fresh_masks": [{"mask": {}}, 3]}, ["did you mean data.fresh_masks.0.masks?", "1 is 3"]),
         ({"damaged": "skip"}, ["data.damaged is 'skip'", "'stop' or 'substitute'"]),
         ({"cache_limit_gb": -1}, ["data.cache_limit_gb is -1"]),
         ({"check_crc": "perhaps"}, ["data.check_crc is 'perhaps'"]),
@@ -91,10 +109,35 @@ def test_a_mixture_is_read_and_written_like_the_rest() -> None:
         assert parse_config(yaml.safe_load(text)) == config
 
 
+def test_recipes_of_fresh_masks_are_read_and_written_like_the_rest() -> None:
+    fresh_masks = [
+        {"masks": {"side_min": 24, "side_max": 32}},
+        {"weight": "2", "masks": {"kind": "strokes", "strokes": {"width_max": 20}}},
+    ]
+    config = parse_config({"data": {"holes": "fresh", "fresh_masks": fresh_masks}})
+    assert config.data.fresh_masks == (
+        WeightedMasks(MaskRecipe(side_min=24, side_max=32), 1.0),
+        WeightedMasks(MaskRecipe(kind="strokes", strokes=StrokeRecipe(width_max=20)), 2.0),
+    )
+    for text in (yaml.safe_dump(config_mapping(config)), json.dumps(config_mapping(config))):
+        assert parse_config(yaml.safe_load(text)) == config
+
+
+def test_holes_are_the_packed_ones_unless_asked_otherwise() -> None:
+    assert (Config().data.holes, Config().data.fresh_masks) == ("packed", ())
+
+
 def test_a_run_stops_at_damage_and_checks_every_sample_unless_told_otherwise() -> None:
     data = Config().data
     assert (data.damaged, data.check_crc, data.mixture) == ("stop", True, ())
     assert parse_config({"data": {"cache_limit_gb": 1.5}}).data.cache_limit_bytes == 1_500_000_000
+
+
+def test_a_method_to_compare_with_that_does_not_exist_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ValueError, match=r"evaluation.baselines holds 'telea'.*mean 'Telea'"):
+        parse_config({"evaluation": {"baselines": ["telea", "membrane"]}})
+    assert parse_config({"evaluation": {"baselines": []}}).evaluation.baselines == ()
+    assert "membrane" in Config().evaluation.baselines
 
 
 def test_out_of_range_is_looked_for_only_in_the_sections_that_matter() -> None:

@@ -4,12 +4,15 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from rich.console import Console
 
-from pipeline.baselines import classic_baselines
+from pipeline.baseline_names import BASELINE_NAMES
+from pipeline.baselines import baselines_left_out, classic_baselines
+from pipeline.blending import blended
 from pipeline.config import CompletionConfig, Config, DataConfig, EvaluationConfig, TrainConfig
 from pipeline.evaluation import (
     Evaluation,
@@ -17,12 +20,13 @@ from pipeline.evaluation import (
     evaluate_network,
     evaluated_samples,
     recalibrate,
+    sample_tensors,
 )
 from pipeline.losses import error_map
 from pipeline.map_figures import MAP_FIGURES
 from pipeline.masking import composite
 from pipeline.measuring import Measuring
-from pipeline.metrics import FIGURES, OF_ALL_SAMPLES, image_figures
+from pipeline.metrics import FIGURES, OF_ALL_SAMPLES, image_figures, quantized
 from pipeline.networks.completion import CompletionNetwork
 from pipeline.workers import Worker
 from shards.batches import read_in_order
@@ -162,10 +166,62 @@ def test_the_classic_methods_can_be_left_out_and_have_no_raw_output(
     shards_url: str, network: CompletionNetwork
 ) -> None:
     with_all = evaluate(network, shards_url, Measuring(CPU), limit=3)
-    assert list(with_all.methods) == ["glcic", "mean colour", "Telea", "Navier-Stokes"]
-    assert "known_mse_of_raw" not in with_all.methods["Telea"]
-    alone = evaluate(network, shards_url, Measuring(CPU), limit=3, baselines=False)
-    assert alone.methods == {"glcic": with_all.methods["glcic"]}
+    available = [name for name in BASELINE_NAMES if name not in baselines_left_out(BASELINE_NAMES)]
+    assert list(with_all.methods) == ["glcic", "glcic blended", *available]
+    for method in ("glcic blended", "Telea"):
+        assert "known_mse_of_raw" not in with_all.methods[method]
+    some = evaluate(network, shards_url, Measuring(CPU), limit=3, baselines=["Telea", "membrane"])
+    assert list(some.methods) == ["glcic", "glcic blended", "membrane", "Telea"]
+    config = config_of(shards_url, limit=3)
+    while_training = evaluate_network(network, config, Worker(), baselines=False)
+    assert while_training.methods == {"glcic": with_all.methods["glcic"]}
+
+
+def test_the_blended_completions_are_those_of_the_paper_s_post_processing(
+    shards_url: str, network: CompletionNetwork
+) -> None:
+    batch = next(read_in_order(shards_url, "val", [0], 1))
+    images, masks = sample_tensors(batch, CPU)
+    with torch.inference_mode():
+        completed = composite(network(images, masks), images, masks)
+    hole = masks[0, 0].numpy() > 0.5
+    after = blended(quantized(completed[0].permute(1, 2, 0).numpy()), hole)
+    methods = evaluate(network, shards_url, Measuring(CPU), limit=1, baselines=()).methods
+    expected = image_figures(batch.images[0], after, hole)
+    assert methods["glcic blended"] == pytest.approx(expected)
+    assert methods["glcic blended"]["hole_mse"] != methods["glcic"]["hole_mse"]
+
+
+def test_a_method_that_is_not_installed_is_named_below_the_tables(
+    shards_url: str, network: CompletionNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(cv2, "xphoto", raising=False)
+    evaluation = evaluate(network, shards_url, Measuring(CPU), limit=2, baselines=["FSR", "Telea"])
+    assert list(evaluation.methods) == ["glcic", "glcic blended", "Telea"]
+    assert list(evaluation.evaluated["baselines_left_out"]) == ["FSR"]
+    assert "FSR is left out: this OpenCV has no module xphoto" in evaluation.to_markdown()
+
+
+def test_the_masks_of_one_image_are_resampled_together(
+    shards_url: str, network: CompletionNetwork
+) -> None:
+    evaluation = evaluate(network, shards_url, Measuring(CPU), baselines=["membrane"])
+    assert evaluation.intervals["num_images"] == evaluation.num_samples / 2
+    low, high = evaluation.intervals["methods"]["membrane"]["hole_psnr_db"]
+    assert low < evaluation.methods["membrane"]["hole_psnr_db"] < high
+    difference = evaluation.intervals["differences"]["membrane"]["hole_mse"]
+    network_s, its = (evaluation.methods[name]["hole_mse"] for name in ("glcic", "membrane"))
+    assert difference["mean"] == pytest.approx(network_s - its)
+
+
+def test_a_result_from_before_there_were_intervals_is_shown_without_them() -> None:
+    methods = {"glcic": {"psnr_db": 20.0}, "Telea": {"psnr_db": 19.0}}
+    old = Evaluation(methods=methods, num_samples=4)
+    assert old.to_markdown().splitlines() == [
+        "| 4 samples | glcic | Telea |",
+        "| --- | ---: | ---: |",
+        "| PSNR, dB | 20.000 | 19.000 |",
+    ]
 
 
 def test_a_limit_takes_samples_from_the_whole_split() -> None:
@@ -185,13 +241,17 @@ def test_the_outputs_tell_what_was_evaluated_and_every_figure(
     assert Evaluation(**content) == evaluation
     assert content["evaluated"]["checkpoint"] == "some/step"
     assert content["evaluated"]["data_fingerprint"] == load_manifest(shards_url).fingerprint
-    lines = evaluation.to_markdown().splitlines()
-    first, by_mask = lines[: lines.index("")], lines[lines.index("") + 1 :]
+    tables = [part.splitlines() for part in evaluation.to_markdown().split("\n\n")][:4]
+    first, intervals, differences, by_mask = tables
     assert len(first) == 2 + len(IMAGE_FIGURES)
     assert first[-1].endswith("| - | - | - |")
+    assert len(intervals) == 2 + len(evaluation.methods)
+    assert len(differences) == 2 + len(evaluation.methods) - 1
     assert len(by_mask) == 2 + len(evaluation.by_hole_area)
-    for table in (first, by_mask):
+    for table in tables:
         assert len({line.count("|") for line in table}) == 1
+    low, high = evaluation.intervals["methods"]["Telea"]["hole_psnr_db"]
+    assert f"({low:.3f} to {high:.3f})" in "".join(intervals)
     console = Console(width=120, file=io.StringIO())
     console.print(evaluation.to_table())
     text = console.file.getvalue()

@@ -61,8 +61,10 @@ def perceptual(tmp_path_factory: pytest.TempPathFactory) -> PerceptualNetworks:
 
 
 def assert_same(first: Evaluation, second: Evaluation) -> None:
-    for figure, value in first.methods["glcic"].items():
-        assert second.methods["glcic"][figure] == pytest.approx(value, rel=1e-4, abs=1e-7), figure
+    for method in ("glcic", "glcic blended", "Telea"):
+        for figure, value in first.methods[method].items():
+            expected = pytest.approx(value, rel=1e-4, abs=1e-7)
+            assert second.methods[method][figure] == expected, (method, figure)
 
 
 def test_packed_samples_as_files_have_the_figures_that_they_have_in_the_set(
@@ -96,7 +98,7 @@ def test_every_set_of_masks_has_figures_of_its_own(
 def test_samples_are_grouped_by_the_tenth_that_their_hole_takes(
     pairs: FixedPairs, network: CompletionNetwork
 ) -> None:
-    evaluation = evaluate_files(network, pairs, Measuring(CPU), baselines=False)
+    evaluation = evaluate_files(network, pairs, Measuring(CPU), baselines=(), blend=False)
     shares = [pairs.read(number)[1].mean() for number in range(len(pairs.pairs))]
     expected = {f"{10 * n}-{10 * n + 10} %": 0 for n in range(10)}
     for share in shares:
@@ -120,11 +122,10 @@ def test_figures_of_distributions_do_not_depend_on_the_number_of_ranks(
 ) -> None:
     alone = evaluate_files(network, pairs, Measuring(CPU, perceptual=perceptual), batch_size=7)
     figures = alone.methods["glcic"]
-    assert {"lpips", "fid", "u_ids_percent", "p_ids_percent"} <= set(figures)
+    assert {"lpips", "fid", "kid", "u_ids_percent", "p_ids_percent"} <= set(figures)
     assert figures["fid"] > 0
     assert "fid" in alone.by_set["small"]["methods"]["glcic"]
     assert "lpips" in next(iter(alone.by_hole_area.values()))["methods"]["glcic"]
-    assert "fid" not in alone.methods["Telea"]
     results = in_threads(
         world_size,
         lambda rank, total: evaluate_files(
@@ -135,11 +136,32 @@ def test_figures_of_distributions_do_not_depend_on_the_number_of_ranks(
         assert_same(alone, evaluation)
 
 
+def test_every_method_is_compared_by_the_same_perceptual_networks(
+    pairs: FixedPairs, network: CompletionNetwork, perceptual: PerceptualNetworks
+) -> None:
+    methods = evaluate_files(network, pairs, Measuring(CPU, perceptual=perceptual)).methods
+    assert {"glcic blended", "membrane", "Navier-Stokes"} <= set(methods)
+    for name in ("lpips", "fid", "kid", "u_ids_percent", "p_ids_percent"):
+        assert all(name in figures for figures in methods.values()), name
+    # The stand-in for LPIPS is the mean absolute difference in [-1, 1], known pixels included.
+    telea = methods["Telea"]
+    assert 0 < telea["lpips"] != methods["glcic"]["lpips"]
+    assert telea["fid"] != methods["glcic"]["fid"]
+
+
+def test_the_sets_of_masks_of_one_image_are_resampled_together(
+    pairs: FixedPairs, network: CompletionNetwork
+) -> None:
+    evaluation = evaluate_files(network, pairs, Measuring(CPU), baselines=())
+    num_images = len({pair.image for pair in pairs.pairs})
+    assert evaluation.intervals["num_images"] == num_images < evaluation.num_samples
+
+
 def test_the_result_tells_which_files_it_was_made_on(
     folder: Path, pairs: FixedPairs, network: CompletionNetwork
 ) -> None:
     packed = find_pairs(str(folder / "images.csv"), [str(folder / "packed")])
-    first = evaluate_files(network, packed, Measuring(CPU), limit=2, baselines=False)
+    first = evaluate_files(network, packed, Measuring(CPU), limit=2, baselines=(), blend=False)
     assert first.num_samples == 2
     assert first.evaluated["files"]["sha256"] == packed.description()["sha256"] != ""
     assert pairs.description()["sha256"] == ""  # the small masks are not in the list

@@ -17,8 +17,9 @@ from pipeline.evaluation import evaluate, recalibrate, sample_tensors
 from pipeline.feed import DeviceFeed, masks_to_device
 from pipeline.measuring import Measuring
 from pipeline.networks.completion import CompletionNetwork
+from pipeline.reader_spec import reader_spec
 from pipeline.sheets import validation_sheet
-from pipeline.trainer import reader_spec, train
+from pipeline.trainer import train
 from pipeline.workers import Worker
 from shards.batches import BatchAssembler, read_in_order
 from shards.dataset import ShardSet
@@ -145,7 +146,9 @@ def test_figures_count_the_pixels_of_the_mask_and_not_of_its_boxes(shards: str) 
         def forward(self, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
             return torch.where(mask > 0.5, 1 - image, image)
 
-    figures = evaluate(WrongInTheMask(), shards, Measuring(CPU), baselines=False).methods["glcic"]
+    figures = evaluate(WrongInTheMask(), shards, Measuring(CPU), baselines=(), blend=False).methods[
+        "glcic"
+    ]
     errors = []
     expected = packed_masks(shards, "val")
     for batch in read_in_order(shards, "val", range(12), batch_size=12):

@@ -46,12 +46,50 @@ def test_a_blurred_hole_is_less_sharp_than_the_original_and_an_exact_one_as_shar
     assert 0 < image_figures(original, blurred, mask)["hole_sharpness"] < 0.6
 
 
+def test_a_flat_hole_has_no_sharpness_whatever_surrounds_it() -> None:
+    original, flat, mask = sample()
+    flat[mask] = 255
+    assert image_figures(original, flat, mask)["hole_sharpness"] == 0
+
+
 def test_sharpness_is_measured_in_the_hole_alone() -> None:
     original, _, mask = sample()
     other = original.copy()
-    other[:4, :4] = 255 - other[:4, :4]  # far from the hole
+    other[~mask] = 255 - other[~mask]
     expected = image_figures(original, original, mask)["hole_sharpness"]
     assert image_figures(original, other, mask)["hole_sharpness"] == expected
+
+
+def test_the_seam_is_the_step_across_the_border_against_the_original_s() -> None:
+    ramp = np.repeat(np.arange(0, 128, 8, dtype=np.uint8)[None, :, None], 16, axis=0)
+    ramp = np.repeat(ramp, 3, axis=2)
+    mask = np.zeros((16, 16), dtype=bool)
+    mask[:, 8:] = True  # one border of 16 pairs, across which the original has steps of 8 levels
+    assert image_figures(ramp, ramp, mask)["seam"] == pytest.approx(1)
+    raised = np.where(mask[..., None], ramp + 16, ramp)
+    assert image_figures(ramp, raised, mask)["seam"] == pytest.approx(3)
+    assert image_figures(ramp, raised, mask)["hole_sharpness"] == pytest.approx(1)
+    level = np.where(mask[..., None], np.uint8(56), ramp)
+    assert image_figures(ramp, level, mask)["seam"] == 0
+
+
+def test_the_seam_is_measured_at_the_border_alone() -> None:
+    original, _, mask = sample()
+    other = original.copy()
+    other[10:22, 10:22] = 255 - other[10:22, 10:22]
+    assert image_figures(original, other, mask)["seam"] == pytest.approx(1)
+
+
+def test_a_hole_without_neighbours_has_no_such_figure() -> None:
+    original, completed, mask = sample()
+    everything = image_figures(original, completed, np.ones_like(mask))
+    assert np.isnan(everything["seam"])
+    assert np.isfinite(everything["hole_sharpness"])
+    pixels = np.zeros_like(mask)
+    pixels[4, 4] = pixels[0, 31] = True
+    single = image_figures(original, completed, pixels)
+    assert np.isnan(single["hole_sharpness"])
+    assert np.isfinite(single["seam"])
 
 
 def test_the_sharpness_beside_a_flat_original_stays_small() -> None:

@@ -10,6 +10,10 @@ from pipeline.config import parse_config
     [
         ({"completion": {"kind": "glcic", "depth": 3}}, "completion.depth is 3: it belongs to"),
         ({"completion": {"kind": "unet", "attention_kernel": 3}}, "kind dam, but that is unet"),
+        (
+            {"completion": {"kind": "glcic", "attention_maps": "zero"}},
+            "completion.attention_maps is 'zero': it belongs to completion.kind dam",
+        ),
         ({"completion": {"kind": "unet", "block_order": "conv_act_bn"}}, "glcic or dam"),
         (
             {"completion": {"kind": "unet", "depth": 6}, "pack": {"crop_size": 160}},

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline import perceptual
 from pipeline.perceptual import (
@@ -10,6 +11,7 @@ from pipeline.perceptual import (
     feature_figures,
     frechet_distance,
     inception_scores,
+    kernel_distance,
 )
 from tests.pipeline.onnx_networks import write_distance_network, write_feature_network
 
@@ -36,6 +38,41 @@ def test_of_known_gaussians_the_distance_is_near_their_own() -> None:
     first = generator.normal(0, 1, (20_000, 2)).astype(np.float32)
     second = generator.normal([3, 0], [1, 2], (20_000, 2)).astype(np.float32)
     assert frechet_distance(first, second) == pytest.approx(3**2 + (2 - 1) ** 2, rel=0.05)
+
+
+def unbiased_kernel_distance(first: np.ndarray, second: np.ndarray) -> float:
+    """The squared distance of means under the kernel (x.y / D + 1)^3 (Binkowski et al. 2018)."""
+
+    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return (a.astype(np.float64) @ b.T.astype(np.float64) / a.shape[1] + 1) ** 3
+
+    def mean_of_others(values: np.ndarray) -> float:
+        count = len(values)
+        return float((values.sum() - np.trace(values)) / (count * (count - 1)))
+
+    return (
+        mean_of_others(kernel(first, first))
+        + mean_of_others(kernel(second, second))
+        - 2 * float(kernel(first, second).mean())
+    )
+
+
+@pytest.mark.parametrize("count", [2, 40])
+def test_of_few_samples_the_kernel_distance_is_that_of_all_of_them(count: int) -> None:
+    generator = np.random.default_rng(0)
+    first, second = (generator.normal(m, 1, (count, 5)).astype(np.float32) for m in (0, 0.5))
+    expected = unbiased_kernel_distance(first, second)
+    assert kernel_distance(first, second) == pytest.approx(expected, rel=1e-6)
+
+
+def test_of_many_samples_the_kernel_distance_is_the_same_every_time_and_near_that_of_all() -> None:
+    generator = np.random.default_rng(0)
+    first, second = (generator.normal(m, 1, (1500, 5)).astype(np.float32) for m in (0, 0.5))
+    state = torch.random.get_rng_state()
+    found = kernel_distance(first, second)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert kernel_distance(first, second) == found
+    assert found == pytest.approx(unbiased_kernel_distance(first, second), rel=0.1)
 
 
 def test_completions_that_are_told_apart_at_once_have_scores_of_zero() -> None:

@@ -18,10 +18,9 @@ COLUMNS = len(HEADINGS)
 def sample(side: int, count: int = 2) -> dict[str, torch.Tensor]:
     masks = torch.zeros(count, 1, side, side)
     masks[:, :, side // 4 : side // 2, side // 4 : side // 2] = 1
-    shades = {"images": 0.2, "raw": 0.6, "completed": 0.8}
-    return {name: torch.full((count, 3, side, side), shade) for name, shade in shades.items()} | {
-        "masks": masks
-    }
+    images, raw = (torch.full((count, 3, side, side), shade) for shade in (0.2, 0.6))
+    completed = torch.where(masks > 0.5, 0.8, images)  # flat, so that blending finds the 0.2 again
+    return {"images": images, "raw": raw, "completed": completed, "masks": masks}
 
 
 def tile_centres(sheet: Image.Image, side: int, row_top: int, columns: int = COLUMNS) -> list[int]:
@@ -38,8 +37,9 @@ def test_every_column_shows_its_stage_at_128_pixels_or_more(side: int, shown: in
     assert sheet.width == 8 + COLUMNS * (shown + 8)
     row_height = shown + 8
     last_row = sheet.height - 8 - row_height
-    assert tile_centres(sheet, shown, last_row) == [102, 255, 153, 204, 51]
-    assert tile_centres(sheet, shown, last_row - row_height) == [102, 255, 153, 204, 51]
+    for top in (last_row, last_row - row_height):
+        centres = tile_centres(sheet, shown, top)
+        assert centres == pytest.approx([102, 255, 153, 204, 51, 51], abs=1)
 
 
 def test_headings_and_title_are_written_in_room_of_their_own() -> None:

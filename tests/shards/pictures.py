@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from shards.batches import ReaderSpec
 from shards.pack import pack_images
+from shards.reader_spec import ReaderSpec
 from shards.recipe import MaskRecipe, PackRecipe
 
 

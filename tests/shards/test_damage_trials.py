@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards.batches import BatchAssembler, ReaderSpec
+from shards.batches import BatchAssembler
 from shards.manifest import load_manifest
 from shards.pack import pack_images
+from shards.reader_spec import ReaderSpec
 from shards.recipe import StrokeRecipe
 from shards.ring import BatchArrays
 from shards.verify import verify_set

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards.batches import Batch, BatchAssembler, ReaderSpec
+from shards.batches import Batch, BatchAssembler
 from shards.manifest import load_manifest
 from shards.mixture import Mixture, WeightedSet, share_lanes
 from shards.pack import pack_images
 from shards.reader import ShardReader
+from shards.reader_spec import ReaderSpec
 from shards.recipe import MaskRecipe, StrokeRecipe
 from tests.shards.pictures import pack_small_set, small_recipe, small_spec, write_class_folders
 
@@ -172,12 +173,33 @@ def test_the_identity_is_that_of_what_is_read_wherever_it_lies(
     assert alone == load_manifest(sets[0].shards).fingerprint != identity
 
 
-def test_sets_of_other_crops_or_holes_do_not_mix(sets: list[WeightedSet], tmp_path: Path) -> None:
-    holes = pack_small_set(tmp_path, images=12, holes_per_mask=2, name="holes")
+def test_sets_of_other_crops_do_not_mix(sets: list[WeightedSet], tmp_path: Path) -> None:
     crops = pack_small_set(tmp_path, images=12, crop_size=48, name="crops")
-    for url, field in ((holes, "pack.masks.holes_per_mask is 2"), (crops, "pack.crop_size is 48")):
-        with pytest.raises(ValueError, match=rf"cannot be mixed with .*large: {field} there and"):
-            Mixture([sets[0], WeightedSet(url)], 12)
+    with pytest.raises(ValueError, match=r"cannot be mixed with .*large: pack.crop_size is 48"):
+        Mixture([sets[0], WeightedSet(crops)], 12)
+
+
+def test_a_set_of_more_holes_mixes_with_one_of_fewer(
+    sets: list[WeightedSet], tmp_path: Path
+) -> None:
+    url = pack_small_set(tmp_path, images=16, holes_per_mask=3, name="holes")
+    for pair in ([sets[0], WeightedSet(url)], [WeightedSet(url), sets[0]]):
+        spec = spec_for(pair)
+        used = spec.layout(spec.load())
+        assert used.holes_per_mask == 3
+        arrays = used.allocate()
+        arrays.completion_holes[:] = arrays.discriminator_holes[:] = 99  # of the slot's last user
+        assembler = BatchAssembler(spec)
+        batch = assembler.assemble(0, arrays)
+        assembler.close()
+        of_second = batch.samples >= spec.load().first_sample(1, "train")
+        has_three = of_second if pair[1].shards == url else ~of_second
+        assert has_three.any()
+        assert not has_three.all()
+        for holes in (batch.completion_holes, batch.discriminator_holes):
+            assert (holes[:, 0, 2:] > 0).all()
+            assert (holes[has_three][:, 1:, 2:] > 0).all()
+            assert (holes[~has_three][:, 1:] == 0).all()
 
 
 def test_a_set_that_is_missing_is_named(sets: list[WeightedSet], tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ import simplejpeg
 import shards
 from shards.dataset import ShardSet
 from shards.open_shard import OpenShard
-from shards.reader import Batch, BatchAssembler, ReaderSpec, ShardReader, read_in_order
+from shards.reader import Batch, BatchAssembler, ShardReader, read_in_order
+from shards.reader_spec import ReaderSpec
 from shards.ring import create_ring_file
 from tests.shards.pictures import pack_small_set, small_spec
 
@@ -363,7 +364,8 @@ def test_a_remote_set_is_read_through_a_cache_that_the_machine_shares(
 
 PARENT = """
 import json, os, signal, sys
-from shards.reader import ReaderSpec, ShardReader
+from shards.reader import ShardReader
+from shards.reader_spec import ReaderSpec
 reader = ShardReader(ReaderSpec.from_mapping(json.loads(sys.argv[1])))
 reader.start(0, 1000)
 next(reader)

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards.batches import BatchAssembler, ReaderSpec
+from shards.batches import BatchAssembler
 from shards.index import decode_index
 from shards.manifest import load_manifest
 from shards.mixture import WeightedSet
 from shards.reader import ShardReader
+from shards.reader_spec import ReaderSpec
 from tests.shards.pictures import pack_small_set, small_spec
 
 ARRAYS = ("images", "completion_holes", "discriminator_holes", "samples", "labels")

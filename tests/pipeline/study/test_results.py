@@ -7,10 +7,15 @@ from pathlib import Path
 import pytest
 
 from pipeline.study.definition import Study, StudyRun, parse_study, study_runs
-from pipeline.study.page import comparison_table, difference_table, shown_spread
+from pipeline.study.page import (
+    comparison_table,
+    difference_table,
+    shown_difference,
+    shown_spread,
+)
 from pipeline.study.results import (
     EVALUATION,
-    RUNNING,
+    JUDGEMENT,
     Spread,
     changes_since_first_phase,
     curve,
@@ -24,9 +29,14 @@ from tests.pipeline.study.small_study import small_study
 def end_run(run: StudyRun, hole_mse: float, running: float = 0.5) -> None:
     folder = Path(run.config.run_folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, value in ((EVALUATION, hole_mse), (RUNNING, running)):
-        methods = {"glcic": {"hole_mse": value}, "Telea": {"hole_mse": 0.2}}
-        (folder / name).write_text(json.dumps({"methods": methods, "num_samples": 6}))
+    methods = {"glcic": {"hole_mse": hole_mse}, "Telea": {"hole_mse": 0.2}}
+    (folder / EVALUATION).write_text(json.dumps({"methods": methods, "num_samples": 3}))
+    judged = {
+        "methods": {**methods, "glcic blended": {"hole_mse": hole_mse / 2}},
+        "running_statistics": {"hole_mse": running},
+        "num_samples": 6,
+    }
+    (folder / JUDGEMENT).write_text(json.dumps(judged))
     records = [
         {"step": step, "phase": "joint", "evaluation_hole_mse": hole_mse * 4 / step}
         for step in (2, 4)
@@ -54,7 +64,10 @@ def test_figures_are_gathered_with_their_spread_over_the_seeds(
     end_runs(study, str(tmp_path), VALUES)
     results = gather_results(study, str(tmp_path))
     spread = spread_of(results, "masked", "hole_mse")
-    assert spread == Spread(pytest.approx(0.2), 0.1, 0.3, 2)
+    assert spread == Spread((0.1, 0.3))
+    assert spread.mean == pytest.approx(0.2)
+    blended = spread_of(results, "masked", "blended_hole_mse")
+    assert blended == Spread((0.05, 0.15))
     running = spread_of(results, "masked", "running_statistics_hole_mse")
     assert running is not None
     assert running.mean == 0.5
@@ -95,8 +108,8 @@ def test_the_tables_have_a_row_for_each_arm(study: Study, tmp_path: Path) -> Non
     assert table[2][:2] == ["DAM, two masks", "0.17500 (0.08000 to 0.27000)"]
     assert table[2][-1] == "2"
     differences = difference_table(study, study.figures[1], results)
-    assert differences[0][:2] == ["difference from: masked", "MSE in the hole"]
-    assert differences[1][:2] == ["DAM, two masks", "-0.02500 (-0.03000 to -0.02000)"]
+    assert differences[0][:2] == ["difference from: masked (95 % interval)", "MSE in the hole"]
+    assert differences[1][:2] == ["DAM, two masks", "-0.02500 (-0.08853 to +0.03853)"]
 
 
 def test_an_arm_without_results_has_dashes_and_nothing_is_compared_with_it(
@@ -133,8 +146,16 @@ def test_a_damaged_file_of_a_run_is_named(study: Study, tmp_path: Path) -> None:
 
 def test_one_seed_has_no_range_and_none_is_a_dash() -> None:
     assert shown_spread(Spread.of([0.25]), 2) == "0.25"
-    assert shown_spread(Spread.of([]), 2) == "-"
-    assert shown_spread(Spread.of([0.25, 0.35]), 2, sign=True) == "+0.30 (+0.25 to +0.35)"
+    assert shown_difference(Spread.of([0.25]), 2) == "+0.25"
+    assert shown_spread(Spread.of([]), 2) == shown_difference(None, 2) == "-"
+
+
+def test_the_interval_is_students_over_the_seeds() -> None:
+    spread = Spread.of([1.0, 2.0, 3.0])
+    assert spread is not None
+    low, high = spread.interval or (0, 0)
+    assert (low, high) == pytest.approx((2 - 2.48414, 2 + 2.48414), abs=1e-4)
+    assert Spread((1.0,)).interval is None
 
 
 def test_a_figure_may_show_the_classic_methods_below_its_arms(study: Study, tmp_path: Path) -> None:

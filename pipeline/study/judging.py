@@ -1,0 +1,102 @@
+"""Measure the networks of finished runs, all by the same judge: the study's evaluation set.
+
+Runs do not measure themselves at their end: methods without a network would be measured once for
+each run, and figures that need a judging network would need it in every run's configuration.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from pipeline.baseline_names import BASELINE_NAMES
+from pipeline.config import Config
+from pipeline.evaluation import Evaluation, evaluate, recalibrate
+from pipeline.evaluation_report import NETWORK
+from pipeline.export import find_checkpoint, load_from_checkpoint
+from pipeline.measuring import Measuring
+from pipeline.perceptual import PerceptualNetworks
+from pipeline.study.results import JUDGEMENT
+from pipeline.workers import Worker
+from shards.manifest import load_manifest
+from shards.storage import exists, join_url, read_bytes, write_bytes
+
+_VERSION = 1  # of what is measured, and how
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What measures all runs of a study. Paths are of ONNX files, see `pipeline.perceptual`."""
+
+    features: str = ""
+    lpips: str = ""
+    num_samples: int = 0  # of the evaluation set, spread evenly; 0: all
+
+    def judge(self, config: Config, *, baselines: bool) -> None:
+        """Write `judgement.json` into a finished run's folder, unless it is there already.
+
+        The network is the newest checkpoint's raw weights, measured with its batch norm estimated
+        anew on training images, and once more with its running statistics as training left them.
+        """
+        perceptual = PerceptualNetworks.load(self.features, self.lpips)
+        facts = self._facts(config, perceptual, baselines)
+        url = join_url(config.run_folder, JUDGEMENT)
+        if exists(url) and json.loads(read_bytes(url))["judge"] == facts:
+            return
+        cpu = torch.device("cpu")
+        left, _ = load_from_checkpoint(find_checkpoint(config.checkpoint_url), "raw", cpu)
+        network = recalibrate(left, config, Worker(device=cpu, precision=config.train.precision))
+        names = BASELINE_NAMES if baselines else ()
+        judged = self._measured(network, config, perceptual, names, blend=True)
+        running = self._measured(left, config, PerceptualNetworks(), (), blend=False)
+        content = {
+            "judge": facts,
+            "num_samples": judged.num_samples,
+            "methods": judged.methods,
+            "running_statistics": running.methods[NETWORK],
+        }
+        write_bytes(url, json.dumps(content, indent=1).encode())
+
+    def _measured(
+        self,
+        network: nn.Module,
+        config: Config,
+        perceptual: PerceptualNetworks,
+        baselines: Sequence[str],
+        *,
+        blend: bool,
+    ) -> Evaluation:
+        how = Measuring(
+            device=torch.device("cpu"),
+            precision=config.train.precision,
+            map_scale=config.loss.map_scale,
+            perceptual=perceptual,
+        )
+        return evaluate(
+            network,
+            config.validation_shards,
+            how,
+            batch_size=config.evaluation.batch_size,
+            limit=self.num_samples,
+            baselines=baselines,
+            blend=blend,
+            cache=config.data.cache,
+            cache_limit_bytes=config.data.cache_limit_bytes,
+        )
+
+    def _facts(
+        self, config: Config, perceptual: PerceptualNetworks, baselines: bool
+    ) -> dict[str, Any]:
+        """Return what the figures depend on besides the run: with others it is judged again."""
+        return {
+            "version": _VERSION,
+            "evaluation_set": load_manifest(config.validation_shards).fingerprint,
+            "num_samples": self.num_samples,
+            "baselines": baselines,
+            **perceptual.description(),
+        }
