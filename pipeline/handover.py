@@ -143,7 +143,7 @@ def _difference_faults(url: str, theirs: dict[str, Any], mine: dict[str, Any]) -
     ]
 
 
-_OF_DAM = ("kind", "attention_kernel", "attention_skip", "attention_maps")
+_OF_DAM = ("kind", "attention_kernel", "attention_skip", "attention_maps", "attention_form")
 _SHAPING = {
     # The colour of the hole is a tensor of the network, and comes along with it.
     "completion": tuple(
