@@ -186,20 +186,6 @@ def scaling(results: Path) -> Iterator[str]:
     yield from _origins(result)
 
 
-TABLES = {
-    "quickstart": DocumentedTable(("quickstart-evaluation.json",), quickstart),
-    "speed": DocumentedTable(
-        ("generator.json", "training.json", "loader-zen4.json", "packing-many-zen4.json"), speed
-    ),
-    "loading-peers": DocumentedTable(("loader-peers.json",), loading_peers),
-    "schedule": DocumentedTable(("training-places2.json", "training-quickstart.json"), schedule),
-    "checkpoint": DocumentedTable(("checkpoint.json",), checkpoint),
-    "scaling": DocumentedTable(("cluster.json",), scaling),
-    "study": DocumentedTable(("study-quick.json",), study),
-    "study-methods": DocumentedTable(("study-quick.json",), study_methods),
-}
-
-
 def study(results: Path) -> Iterator[str]:
     """Yield the answers of study-quick, with their effects and intervals."""
     study, measured, facts = read_record((results / "study-quick.json").read_text("utf-8"))
@@ -228,6 +214,20 @@ def study_methods(results: Path) -> Iterator[str]:
         yield _row([method, *(_of_method(figures, name) for name in names)])
     yield ""
     yield f"Means over the seeds, lowest to highest. {facts['Measured on']}"
+
+
+TABLES = {
+    "quickstart": DocumentedTable(("quickstart-evaluation.json",), quickstart),
+    "speed": DocumentedTable(
+        ("generator.json", "training.json", "loader-zen4.json", "packing-many-zen4.json"), speed
+    ),
+    "loading-peers": DocumentedTable(("loader-peers.json",), loading_peers),
+    "schedule": DocumentedTable(("training-places2.json", "training-quickstart.json"), schedule),
+    "checkpoint": DocumentedTable(("checkpoint.json",), checkpoint),
+    "scaling": DocumentedTable(("cluster.json",), scaling),
+    "study": DocumentedTable(("study-quick.json",), study),
+    "study-methods": DocumentedTable(("study-quick.json",), study_methods),
+}
 
 
 def _compared(what: str, result: Result, group: str, here: str, beside: str) -> str:
