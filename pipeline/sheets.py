@@ -23,7 +23,7 @@ from pipeline.tiles import tile_grid
 from shards.batches import read_in_order
 from shards.manifest import load_manifest
 
-HEADINGS = ("input", "mask", "raw output", "completion", "blended", "original")
+HEADINGS = ("input", "mask", "raw output", "completion", "blended", "membrane", "original")
 MAP_HEADINGS = ("map", "true error")  # of networks with maps, on one scale: black 0, white 1
 
 
@@ -39,14 +39,16 @@ def sample_sheet(
 ) -> Image.Image:
     """RGB image. Images (N, 3, S, S) in [0, 1], masks (N, 1, S, S) with 1 in the hole.
 
-    "blended" is the completion after the paper's post-processing (`pipeline.blending`).
+    "blended" is the completion after the paper's post-processing (`pipeline.blending`), "membrane" a
+    grey fill after the same: what the blending gives without any network.
     `title` stands above the headings; `fill_color` is shown in the hole of the input. Samples below
     128 pixels are enlarged. `fakeness` (N, 1, S, S), the finest maps, is shown beside the error
     times `map_scale`, with their rank correlation inside the hole below.
     """
     fill = torch.as_tensor(fill_color, dtype=images.dtype, device=images.device).view(1, 3, 1, 1)
     hidden = torch.where(masks > 0.5, fill, images)
-    stages = [hidden, masks, raw, completed, _blended(completed, masks), images]
+    membrane = _blended(torch.where(masks > 0.5, 0.5, images), masks)
+    stages = [hidden, masks, raw, completed, _blended(completed, masks), membrane, images]
     columns = list(zip(HEADINGS, stages, strict=True))
     if fakeness is None:
         return tile_grid(columns, title)
