@@ -39,8 +39,8 @@ def test_every_column_shows_its_stage_at_128_pixels_or_more(side: int, shown: in
     last_row = sheet.height - 8 - row_height
     for top in (last_row, last_row - row_height):
         centres = tile_centres(sheet, shown, top)
-        # Blended, whatever was completed is flat here, and follows the surroundings.
-            assert centres == pytest.approx([102, 255, 153, 204, 51, 51, 51], abs=1)
+        # Blended, a flat completion follows its surroundings, as the membrane does.
+        assert centres == pytest.approx([102, 255, 153, 204, 51, 51, 51], abs=1)
 
 
 def test_headings_and_title_are_written_in_room_of_their_own() -> None:
