@@ -39,8 +39,8 @@ def sample_sheet(
 ) -> Image.Image:
     """RGB image. Images (N, 3, S, S) in [0, 1], masks (N, 1, S, S) with 1 in the hole.
 
-    "blended" is the completion after the paper's post-processing (`pipeline.blending`), "membrane" a
-    grey fill after the same: what the blending gives without any network.
+    "blended" is the completion after the paper's post-processing (`pipeline.blending`), "membrane"
+    a grey fill after the same: what the blending gives without any network.
     `title` stands above the headings; `fill_color` is shown in the hole of the input. Samples below
     128 pixels are enlarged. `fakeness` (N, 1, S, S), the finest maps, is shown beside the error
     times `map_scale`, with their rank correlation inside the hole below.
