@@ -12,6 +12,7 @@ from torch import nn
 from pipeline.completion import complete
 from pipeline.config import CompletionConfig
 from pipeline.demo.answers import Answers
+from pipeline.demo.page import demo_page
 from pipeline.demo.picture import Picture, pillow_image
 from pipeline.demo.stages import completion_stages, heat
 from pipeline.networks.registry import COMPLETION_NETWORKS
@@ -83,6 +84,30 @@ def test_dam_gives_three_maps_of_the_pictures_size_and_the_others_none() -> None
     assert [one.shape for one in maps] == [(35, 50)] * 3
     assert all(((one > 0) & (one < 1)).all() for one in maps)
     assert completion_stages(network_of("glcic"), photograph(), hole()).maps == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "panes"),
+    [
+        ({"kind": "glcic"}, []),
+        ({"kind": "dam"}, ["map-4", "map-2", "map-1"]),
+        ({"kind": "dam", "attention_maps": "zero"}, []),
+        ({"kind": "dam", "attention_form": "author"}, ["map-4", "map-2", "map-1", "map-output"]),
+    ],
+    ids=str,
+)
+def test_the_page_has_a_pane_for_each_map_and_fills_it(
+    fields: dict[str, str], panes: list[str]
+) -> None:
+    config = CompletionConfig(width=8, **fields)
+    page = demo_page(COMPLETION_NETWORKS[fields["kind"]](config).eval(), longest_side=64)
+    shown = [getattr(block, "elem_id", None) for block in page.blocks.values()]
+    assert [one for one in shown if str(one).startswith("map-")] == panes
+    (complete_it,) = (one for one in page.fns.values() if one.name == "on_start")
+    mask = hole()
+    values = complete_it.fn(picture(), mask, None, "Hole as painted")
+    assert len(values) == len(complete_it.outputs) == 5 + len(panes)
+    assert all(value is not None for value in values)
 
 
 def test_a_coarse_map_is_repeated_where_it_belongs() -> None:
