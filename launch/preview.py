@@ -9,12 +9,14 @@ from pathlib import Path
 if __package__ in (None, ""):  # started as a script: the repository root is not on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from shards.manifest import load_manifest
 from shards.mask_statistics import draw_statistics, measure_masks, statistics_lines
 from shards.preview import draw_preview
 
 
 def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
+    options.split = options.split or _first_split(options.shards)
     if options.output is None and options.statistics is None:
         options.output = Path("preview.png")
     if options.output is not None:
@@ -35,7 +37,9 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="PNG or JPEG (preview.png, where --statistics is not asked for alone)",
     )
-    parser.add_argument("--split", default="train", help="%(default)s")
+    parser.add_argument(
+        "--split", default="", help="train, or val in a set without training images"
+    )
     parser.add_argument("--shard", default="", metavar="NAME", help="look at this shard only")
     parser.add_argument("--count", type=int, default=4, help="samples drawn (%(default)s)")
     parser.add_argument(
@@ -57,6 +61,12 @@ def _parser() -> argparse.ArgumentParser:
         help="most samples whose masks are measured (%(default)s)",
     )
     return parser
+
+
+def _first_split(url: str) -> str:
+    """Return the first split of the set that has images."""
+    manifest = load_manifest(url)
+    return next((split for split in manifest.splits if manifest.num_images(split)), "train")
 
 
 def _write_sheet(options: argparse.Namespace) -> None:

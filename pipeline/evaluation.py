@@ -246,9 +246,17 @@ def training_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """(image, mask) of the first images of the training order, of which the rank takes its share;
     in whole batches of 16, or of a mixture the run's own, at least one.
+
+    Raises ValueError for a set without training images.
     """
     data = config.data
     available = load_manifest(data.shards).num_samples("train")
+    if available == 0:
+        raise ValueError(
+            f"{data.shards} has no training images, from which batch norm is estimated anew; name "
+            "the set that the network was trained on by --data.shards and this one by "
+            "--evaluation.shards, or set --evaluation.recalibration-images 0"
+        )
     batch_size = min(_RECALIBRATION_BATCH, available)
     if data.mixture:  # every set has its share in a batch of training
         batch_size = config.train.batch_size

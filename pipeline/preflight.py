@@ -127,6 +127,12 @@ def _amount_faults(config: Config, mixture: Mixture) -> list[str]:
         )
     for number, (one, manifest) in enumerate(zip(mixture.sets, mixture.manifests, strict=True)):
         lanes, num_samples = mixture.lanes.count(number), manifest.num_samples("train")
+        if num_samples == 0:
+            faults.append(
+                f"{one.shards} has no training images, it is a set to judge on; train on another "
+                f"and name this one by --evaluation.shards {one.shards}"
+            )
+            continue
         if num_samples < lanes:
             remedy = f"; at most {num_samples}"
             if len(mixture.sets) > 1:

@@ -49,10 +49,10 @@ def index_foreign_shards(
 
     A sample is one image (.jpg, .jpeg, .png or .webp) with, if there is one, a label (.cls, or
     "class" or "label" in .json). Shards in whose names a word is "val" or "test" are validation;
-    where there are none, the last ones are, by recipe.validation_fraction. Of `recipe` only the
-    crop, the seed, the fraction and the masks count. Images that cannot be used are refused by
-    name. Raises ValueError for a broken archive, where there is nothing to read, or where a set
-    was packed; OSError where the folder cannot be written.
+    where there are none, the last ones are, by recipe.validation_fraction (1: all). Of `recipe`
+    only the crop, the seed, the fraction and the masks count. Images that cannot be used are
+    refused by name. Raises ValueError for a broken archive, where there is nothing to read, or
+    where a set was packed; OSError where the folder cannot be written.
     """
     _check(recipe)
     names = _shard_names(url)
@@ -74,8 +74,10 @@ def index_foreign_shards(
             )
             splits[split].append(entry)
         first_image += len(shard.images)
-    if not splits["train"]:
-        raise ValueError(f"{url}: no image of {len(names)} shards can be used for training")
+    is_for_judging = recipe.validation_fraction == 1
+    if not splits["val" if is_for_judging else "train"]:
+        purpose = "validation" if is_for_judging else "training"
+        raise ValueError(f"{url}: no image of {len(names)} shards can be used for {purpose}")
     manifest = Manifest(
         recipe=replace(recipe, short_side=_largest_short_side(found, recipe)),
         classes=list(classes),
@@ -174,7 +176,9 @@ def _place_of_class(name: str) -> tuple[bool, int, str, str]:
 
 def _split(names: list[str], recipe: PackRecipe) -> list[str]:
     named = [_VALIDATION.search(name) is not None for name in names]
-    if not any(named) and recipe.validation_fraction > 0 and len(names) > 1:
+    if not any(named) and recipe.validation_fraction == 1:
+        named = [True] * len(names)
+    elif not any(named) and recipe.validation_fraction > 0 and len(names) > 1:
         count = min(max(1, round(recipe.validation_fraction * len(names))), len(names) - 1)
         named = [position >= len(names) - count for position in range(len(names))]
     return ["val" if is_validation else "train" for is_validation in named]

@@ -37,7 +37,8 @@ class Manifest:
 
     recipe: PackRecipe
     classes: list[str]
-    mean_color: tuple[float, float, float]  # RGB in [0, 1], over the stored training pixels
+    # RGB in [0, 1], over the stored training pixels; of a set without them, over those it has
+    mean_color: tuple[float, float, float]
     splits: dict[str, list[ShardEntry]]
     plan_sha256: str = ""  # of the recipe and the list of source images; empty: others' shards
     converted: dict[str, int] = field(default_factory=dict)  # kind of conversion -> images

@@ -134,10 +134,11 @@ def _manifest(whole: SliceRecord, records: list[ShardRecord]) -> Manifest:
     converted: Counter[str] = Counter()
     refused: list[RefusedImage] = list(whole.ignored)
     color_sum, num_pixels = np.zeros(3, dtype=object), 0  # Python's integers: exact
+    has_training_images = any(record.split == "train" for record in records)
     for record in records:
         converted.update(record.converted)
         refused += record.refused
-        if record.split == "train":
+        if record.split == "train" or not has_training_images:
             color_sum += np.array(record.color_sum, dtype=object)
             num_pixels += record.num_pixels
     red, green, blue = (channel / (255 * max(num_pixels, 1)) for channel in color_sum)

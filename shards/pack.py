@@ -265,9 +265,12 @@ def _require_usable_image(plan: PackPlan, recipe: PackRecipe) -> None:
 
 
 def _refuse_empty_splits(plan: PackPlan, recipe: PackRecipe) -> None:
-    """An empty split is an error, unless no validation was asked for."""
-    if not plan.splits["train"]:
-        raise ValueError("no image is listed for the split 'train'; add images")
+    """An empty split is an error, unless it was asked to be."""
+    if not plan.splits["train"] and recipe.validation_fraction < 1:
+        raise ValueError(
+            "no image is listed for the split 'train'; add images, or set "
+            "pack.validation_fraction to 1 for a set to judge on"
+        )
     if not plan.splits["val"] and recipe.validation_fraction > 0:
         raise ValueError(
             "no image is listed for the split 'val'; add images, or set pack.validation_fraction "

@@ -51,7 +51,8 @@ class PackRecipe:
     jpeg_quality: int = 95
     jpeg_subsampling: Literal["420", "444"] = "420"  # of the two colour differences
     images_per_shard: int = 1000
-    validation_fraction: float = 0.05  # ignored when the source has train/ and val/ folders
+    # Ignored when the source has train/ and val/ folders; 1: a set to judge on, without training.
+    validation_fraction: float = 0.05
     seed: int = 0
     masks: MaskRecipe = field(default_factory=MaskRecipe)
 
@@ -88,10 +89,10 @@ def recipe_faults(recipe: PackRecipe, prefix: str = "pack") -> list[str]:
     require(chroma in ("420", "444"), "jpeg_subsampling", chroma, "420 or 444")
     require(recipe.images_per_shard >= 1, "images_per_shard", recipe.images_per_shard, "at least 1")
     require(
-        0 <= recipe.validation_fraction < 1,
+        0 <= recipe.validation_fraction <= 1,
         "validation_fraction",
         recipe.validation_fraction,
-        "at least 0 and below 1",
+        "at least 0 and at most 1",
     )
     require(recipe.seed >= 0, "seed", recipe.seed, "must not be negative")
     return faults + mask_faults(recipe.masks, size, f"{prefix}.masks", f"{prefix}.crop_size")

@@ -239,7 +239,7 @@ def _split(images: list[SourceImage], recipe: PackRecipe) -> dict[str, list[Sour
     """Training and validation images: of each class its share, the remainders by largest part."""
     fraction = recipe.validation_fraction
     wanted = int(fraction * len(images) + 0.5)
-    if fraction > 0 and len(images) >= 2:
+    if 0 < fraction < 1 and len(images) >= 2:
         wanted = min(max(wanted, 1), len(images) - 1)
     classes: dict[str, list[SourceImage]] = defaultdict(list)
     for image in images:

@@ -52,6 +52,19 @@ def test_the_figures_are_shown_and_written_into_the_run_folder(
     assert "evaluation.json" in shown
 
 
+def test_a_set_to_judge_on_is_named_beside_the_one_that_was_trained_on(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    judged = pack_small_set(tmp_path, images=9, validation_fraction=1)
+    output = str(tmp_path / "evaluation.json")
+    assert main([*arguments, "--evaluation.shards", judged, "--output", output]) == 0
+    assert json.loads(Path(output).read_text())["num_samples"] == 9
+    with pytest.raises(ValueError, match=r"no training images.* by --evaluation\.shards"):
+        main([*arguments, "--data.shards", judged])
+    alone = ["--data.shards", judged, "--evaluation.recalibration-images", "0"]
+    assert main([*arguments, *alone, "--output", output]) == 0
+
+
 def test_files_are_evaluated_on_with_published_figures_beside(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

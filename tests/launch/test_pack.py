@@ -183,6 +183,14 @@ def test_preview_writes_the_picture(tmp_path, capsys):
         assert f"{image.width}x{image.height}" in capsys.readouterr().out
 
 
+def test_preview_shows_validation_images_where_there_are_no_others(tmp_path):
+    url = pack_small_set(tmp_path, validation_fraction=1)
+    picture, statistics = tmp_path / "sheet.png", tmp_path / "masks.png"
+    assert preview.main([url, "--output", str(picture), "--statistics", str(statistics)]) == 0
+    assert picture.stat().st_size > 0
+    assert statistics.stat().st_size > 0
+
+
 def test_samples_says_what_it_wrote_and_what_is_next(tmp_path, capsys):
     assert samples.main([str(tmp_path / "photographs")]) == 0
     output = capsys.readouterr().out

@@ -55,6 +55,18 @@ def test_all_faults_are_told_at_once(packed: Path) -> None:
         assert part in str(error.value)
 
 
+def test_a_set_to_judge_on_is_evaluated_on_but_not_trained_on(packed: Path, tmp_path: Path) -> None:
+    judged = pack_small_set(tmp_path, validation_fraction=1, name="judged")
+    config = config_for(packed)
+    evaluation = replace(config.evaluation, shards=judged)
+    assert check_run(replace(config, evaluation=evaluation), world_size=1)
+    further = config_for(packed, mixture=(WeightedSet(judged, 1.0),))
+    for refused in (config_for(Path(judged)), further):
+        with pytest.raises(ValueError, match="no training images, it is a set to judge") as error:
+            check_run(refused, world_size=1)
+        assert f"--evaluation.shards {judged}" in str(error.value)
+
+
 def test_a_further_set_is_checked_like_the_first(packed: Path, tmp_path: Path) -> None:
     other = pack_small_set(tmp_path, images=8, classes=2, size=(44, 36), name="other")
     config = config_for(packed, mixture=(WeightedSet(other, 3.0),))

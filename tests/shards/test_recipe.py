@@ -22,7 +22,7 @@ def strokes(**changes):
         ({"short_side": 255}, "pack.short_side is 255"),
         ({"jpeg_quality": 101}, "pack.jpeg_quality is 101"),
         ({"images_per_shard": 0}, "pack.images_per_shard is 0"),
-        ({"validation_fraction": 1.0}, "pack.validation_fraction is 1.0"),
+        ({"validation_fraction": 1.1}, "pack.validation_fraction is 1.1"),
         ({"seed": -1}, "pack.seed is -1"),
         ({"masks": MaskRecipe(masks_per_image=0)}, "pack.masks.masks_per_image is 0"),
         ({"masks": MaskRecipe(holes_per_mask=0)}, "pack.masks.holes_per_mask is 0"),
