@@ -50,7 +50,9 @@ def study_provenance(study: Study, folder: str, results: Results, command: str) 
     config = runs[0].config
     training, evaluation = map(load_manifest, (config.data.shards, config.validation_shards))
     judges = [one.judge for by_seed in results.values() for one in by_seed.values() if one.judge]
-    newest = max(judges, key=lambda judge: judge["made"]["date"], default={"made": {}})
+    newest: dict[str, Any] = max(
+        judges, key=lambda judge: judge["made"]["date"], default={"made": {}}
+    )
     return {
         "command": command,
         **newest["made"],
