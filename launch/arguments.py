@@ -26,7 +26,10 @@ _TOP_LEVEL = {entry.name for entry in dataclasses.fields(Config) if entry.defaul
 def parse_with_config(
     parser: argparse.ArgumentParser, arguments: list[str], sections: tuple[str, ...] = ()
 ) -> tuple[argparse.Namespace, Config]:
-    """Raises ValueError with every fault. Exits for --help and --print-config.
+    """Return the verb's own options, and the configuration.
+
+    The options hold `named_fields` too: the paths that the preset or the command line sets.
+    Raises ValueError with every fault. Exits for --help and --print-config.
 
     `sections` are those that the verb reads: on its command line fields of others are refused,
     where they would do nothing. None named: all.
@@ -57,6 +60,7 @@ def parse_with_config(
     if options.print_config:
         print(yaml.safe_dump(config_mapping(config), sort_keys=False), end="")
         sys.exit(0)
+    options.named_fields = frozenset(path for path, value in leaves(mapping) if value is not None)
     return options, config
 
 

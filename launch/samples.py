@@ -9,6 +9,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # started as a script: the repository root is not on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from shards.free_photographs import find_photographs, read_photographs
 from shards.sample_photographs import (
     CREDITS_NAME,
     SAMPLE_PHOTOGRAPHS,
@@ -21,15 +22,22 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="glcic samples",
         description="Cut freely licensed photographs into tiles: DESTINATION/train/NAME/ and "
-        "DESTINATION/val/NAME/, which share no pixel. Nothing is downloaded.",
+        "DESTINATION/val/NAME/, each of whole photographs of its own. Nothing is downloaded.",
     )
     parser.add_argument("destination", type=Path, help="a new folder, or an earlier set of samples")
+    parser.add_argument(
+        "--photographs", type=Path, nargs="+", default=[], metavar="FOLDER",
+        help="add large photographs that Debian packages install, see docs/photographs.md: "
+        "/usr/share, or folders that packages were unpacked into",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
-    counts = write_samples(options.destination)
+    found = find_photographs(options.photographs) if options.photographs else {}
+    counts = write_samples(options.destination, read_photographs(found, print))
     available = available_photographs()
     print(
-        f"{counts['train']} training and {counts['val']} validation tiles of {len(available)} "
-        f"photographs in {options.destination}; credits in {CREDITS_NAME}"
+        f"{counts['train']} training and {counts['val']} validation tiles of "
+        f"{len(available) + len(found)} photographs in {options.destination}; credits in "
+        f"{CREDITS_NAME}"
     )
     missing = [photo.name for photo in SAMPLE_PHOTOGRAPHS if photo not in available]
     if missing:

@@ -19,6 +19,7 @@ from rich.console import Console
 from launch.agent import die_with_agent, is_elastic, stop_agent_after
 from launch.arguments import parse_with_config
 from launch.command import EXIT_TRY_AGAIN
+from pipeline.changed_defaults import with_recorded_defaults
 from pipeline.config import Config, config_mapping
 from pipeline.config_faults import world_size_faults
 from pipeline.config_warnings import config_warnings
@@ -34,7 +35,8 @@ def main(arguments: list[str]) -> int:
         "Started again, a run continues from its newest checkpoint.",
     )
     die_with_agent()
-    _, config = parse_with_config(parser, arguments)
+    options, config = parse_with_config(parser, arguments)
+    config, kept_defaults = with_recorded_defaults(config, options.named_fields)
     if is_elastic():
         _wait_for_usable_size(config, world_size_from_environment())
     index_foreign_sets(config)
@@ -47,6 +49,8 @@ def main(arguments: list[str]) -> int:
     worker = start_worker(config)
     console = Console(soft_wrap=True, quiet=not worker.is_main)
     console.print(yaml.safe_dump(config_mapping(config), sort_keys=False), highlight=False)
+    if kept_defaults:
+        console.print(kept_defaults, highlight=False, markup=False)
     on_cuda = worker.device.type == "cuda"
     emulated = precision_warnings(config.train.precision, on_cuda, processor_flags())
     for warning in config_warnings(config) + emulated:

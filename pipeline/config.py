@@ -61,6 +61,8 @@ class CompletionConfig:
     attention_skip: Literal["encoder", "none"] = "encoder"  # what a DAM block is joined with
     # zero: the blocks without their maps, so that the joins alone are left, for comparison
     attention_maps: Literal["learned", "zero"] = "learned"
+    # of a DAM block: as the report gives it, or as the first author's released code has it
+    attention_form: Literal["report", "author"] = "report"
     depth: int = 4  # of the U-Net: how often it halves the image
     channels_max: int = 1024  # of the U-Net
     gate_skips: bool = False  # of the U-Net: what crosses over is weighted by the known pixels

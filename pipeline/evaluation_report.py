@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 
@@ -20,6 +22,8 @@ Figures = dict[str, float]
 _OF_GROUPS = ("hole_l1_percent", "psnr_db", "ssim", "lpips", "fid", "u_ids_percent")
 # of the tables of intervals, where there is room for few; the JSON has them all
 _WITH_INTERVALS = ("hole_psnr_db", "hole_mse", "ssim", "lpips")
+
+_HYPHEN = re.compile(r"(?<=[a-z])-(?=[A-Z])")  # where a long name may be broken
 
 
 class _Table(NamedTuple):
@@ -149,11 +153,13 @@ def _shown(figures: Figures, name: str) -> str:
 
 
 def _for_the_console(table: _Table) -> Table:
-    shown = Table("", title=table.title)
+    # Without lines between columns: seven methods fit into 80 characters, and no digit is cut off.
+    shown = Table(title=table.title, box=SIMPLE_HEAD, padding=0, pad_edge=False)
+    shown.add_column("", min_width=10)
     for head in table.heads:
-        shown.add_column(head, justify="right")
+        shown.add_column(_HYPHEN.sub("-\n", head), justify="right", no_wrap=" " not in head)
     for heading, values in table.rows:
-        shown.add_row(heading, *values)
+        shown.add_row(heading, *(value.replace(" (", "\n(") for value in values))
     return shown
 
 

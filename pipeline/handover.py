@@ -50,7 +50,7 @@ def handover_faults(config: Config) -> list[str]:
     if "config" not in description:
         if config.start.take == "completion":
             # What an older export does not name has the default that it was made with.
-            theirs = parse_config({"completion": description["completion"]})
+            theirs = recorded_config({"completion": description["completion"]})
             return _completion_faults(url, dataclasses.asdict(theirs.completion), config)
         return [
             f"start.take is {config.start.take!r}, but {url} holds a completion network alone; set "
@@ -143,7 +143,7 @@ def _difference_faults(url: str, theirs: dict[str, Any], mine: dict[str, Any]) -
     ]
 
 
-_OF_DAM = ("kind", "attention_kernel", "attention_skip", "attention_maps")
+_OF_DAM = ("kind", "attention_kernel", "attention_skip", "attention_maps", "attention_form")
 _SHAPING = {
     # The colour of the hole is a tensor of the network, and comes along with it.
     "completion": tuple(

@@ -18,7 +18,8 @@ FIGURES: dict[str, tuple[str, int]] = {
     "mse_masked_over_image": ("masked MSE per image", 6),
     "psnr_db": ("PSNR, dB", 3),
     "hole_psnr_db": ("PSNR in the hole, dB", 3),
-    "ssim": ("SSIM", 4),
+    "ssim": ("SSIM, up to the image's border", 4),
+    "ssim_without_border": ("SSIM without the outermost 5 pixels", 4),
     "hole_ssim": ("SSIM in the hole", 4),
     "hole_sharpness": ("sharpness of the hole, original: 1", 3),
     "seam": ("steps across the hole's border, original: 1", 3),
@@ -28,7 +29,7 @@ FIGURES: dict[str, tuple[str, int]] = {
     "map_error_correlation": ("map: rank correlation with the error in the hole", 3),
     "map_hole_auroc": ("map: AUROC of hole against known", 3),
     # where networks for them are given, see `pipeline.perceptual`
-    "lpips": ("LPIPS", 4),
+    "lpips": ("perceptual distance (--lpips)", 4),
     "fid": ("FID", 2),
     "kid": ("KID", 5),
     "u_ids_percent": ("U-IDS, %", 2),
@@ -37,6 +38,7 @@ FIGURES: dict[str, tuple[str, int]] = {
 OF_ALL_SAMPLES = ("fid", "kid", "u_ids_percent", "p_ids_percent")  # together; the others are means
 SAMPLE_FIGURES = tuple(name for name in FIGURES if name not in OF_ALL_SAMPLES)
 _ONE_LEVEL = 1 / 255  # below that an original is flat, and its steps are nothing to divide by
+SSIM_BORDER_PX = 5  # nearer to the image's border the window of 11 pixels reaches beyond it
 PSNR_LIMIT_DB = 100.0  # of an exact copy, whose PSNR is infinite and would spoil the mean
 
 
@@ -51,7 +53,11 @@ def psnr_db(mse: float) -> float:
 
 
 def ssim_map(original: np.ndarray, completed: np.ndarray) -> np.ndarray:
-    """(H, W, 3) float64, with the Gaussian window of the SSIM paper (Wang et al. 2004)."""
+    """(H, W, 3) float64, with the Gaussian window of the SSIM paper (Wang et al. 2004).
+
+    11 pixels wide, of standard deviation 1.5, each channel for itself; beyond its border the image
+    is continued by reflection.
+    """
     _, values = structural_similarity(
         original,
         completed,
@@ -71,7 +77,9 @@ def image_figures(
     """Figures of a composite: uint8 (H, W, 3) twice, and bool (H, W), True in the hole.
 
     `hole_mse` and `hole_l1_percent` average over the hole, `mse_masked_over_image` divides the same
-    squared error by the whole image's area. `hole_sharpness` and `seam` are relative to the
+    squared error by the whole image's area. `ssim` is the mean over the whole image, whose border
+    is known in most samples and raises it; `ssim_without_border` that of the SSIM paper's code, of
+    scikit-image and of mmagic. `hole_sharpness` and `seam` are relative to the
     original, and NaN where the hole has no two neighbouring pixels, or no known neighbour. Raises
     ValueError for an empty mask.
     """
@@ -81,6 +89,7 @@ def image_figures(
     in_hole = difference[mask]
     image_mse, hole_mse = float(np.mean(difference**2)), float(np.mean(in_hole**2))
     similarity = ssim_map(original, completed)
+    inner = slice(SSIM_BORDER_PX, -SSIM_BORDER_PX)
     return {
         "hole_mse": hole_mse,
         "hole_l1_percent": float(np.mean(np.abs(in_hole)) * 100),
@@ -88,6 +97,7 @@ def image_figures(
         "psnr_db": psnr_db(image_mse),
         "hole_psnr_db": psnr_db(hole_mse),
         "ssim": float(np.mean(similarity)),
+        "ssim_without_border": float(np.mean(similarity[inner, inner])),
         "hole_ssim": float(np.mean(similarity[mask])),
         "hole_sharpness": _relative(sharpness, original, completed, mask),
         "seam": _relative(border_steps, original, completed, mask),

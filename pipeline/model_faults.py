@@ -14,6 +14,7 @@ _BELONGS_TO = {
     "attention_kernel": ("dam",),
     "attention_skip": ("dam",),
     "attention_maps": ("dam",),
+    "attention_form": ("dam",),
     "depth": ("unet",),
     "channels_max": ("unet",),
     "gate_skips": ("unet",),
@@ -39,6 +40,10 @@ def _network_faults(config: Config) -> list[str]:
     require(0 < scale < math.inf, "completion.input_scale", scale, "above 0, and finite")
     kernel = completion.attention_kernel
     require(kernel in (1, 3), "completion.attention_kernel", kernel, "1 or 3")
+    require(
+        kernel == 1 or completion.attention_form == "report", "completion.attention_kernel", kernel,
+        "left out with completion.attention_form author, whose kernels are always 3x3",
+    )  # fmt: skip
     require(1 <= completion.depth <= 8, "completion.depth", completion.depth, "1 to 8")
     widest = completion.channels_max
     require(widest >= 8, "completion.channels_max", widest, "at least 8")

@@ -16,6 +16,7 @@ from shards.conversion import UnusableImage, convert_image
 from shards.encodings import encode_image
 from shards.fixed_pairs import LIST_NAME
 from shards.manifest import MANIFEST_NAME, RefusedImage, load_manifest
+from shards.masks import mask_of_rectangles
 from shards.named_masks import NAMED_MASKS, NAMED_SIZE, MaskMixture, draw_mask
 from shards.recipe import PackRecipe
 from shards.sources import plan_packing, read_source_image
@@ -133,12 +134,9 @@ def _packed_images(shards_url: str, limit: int) -> _Images:
     for batch in read_in_order(shards_url, "val", samples, batch_size=16):
         for row, sample in enumerate(batch.samples.tolist()):
             size = manifest.recipe.crop_size
-            mask = np.zeros((size, size), dtype=bool)
+            mask = mask_of_rectangles(batch.completion_holes[row], size)
             if batch.mask_bits.size:
                 mask = np.unpackbits(batch.mask_bits[row], axis=-1, count=size).view(bool)
-            else:
-                for x, y, width, height in batch.completion_holes[row].tolist():
-                    mask[y : y + height, x : x + width] = True
             yield f"val sample {sample}", encode_image(batch.images[row], png), mask
 
 

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 
 from shards.dataset import ShardSet
-from shards.preview import mask_of_rectangles, sample_range, spread
+from shards.masks import mask_of_rectangles
+from shards.preview import sample_range, spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

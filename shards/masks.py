@@ -32,10 +32,10 @@ class DrawnMasks:
         """bool (M, size, size), true in the holes, also of rectangles."""
         if self.pixels is not None:
             return self.pixels
-        return np.stack([rectangle_pixels(holes, size) for holes in self.completion_holes])
+        return np.stack([mask_of_rectangles(holes, size) for holes in self.completion_holes])
 
 
-def rectangle_pixels(holes: np.ndarray, size: int) -> np.ndarray:
+def mask_of_rectangles(holes: np.ndarray, size: int) -> np.ndarray:
     """bool (size, size), true in any of the holes (H, 4): x, y, width, height."""
     pixels = np.zeros((size, size), dtype=bool)
     for x, y, width, height in holes.tolist():
@@ -67,7 +67,7 @@ def draw_masks(
         discriminator, _ = draw_strokes(
             recipe, f"{purpose}discriminator strokes", number, mask_numbers
         )
-        return DrawnMasks(completion, discriminator, pixels)
+        return DrawnMasks(completion, discriminator, np.stack(pixels))
     return DrawnMasks(
         _draw_rectangles(recipe, f"{purpose}completion holes", number, mask_numbers),
         _draw_rectangles(recipe, f"{purpose}discriminator holes", number, mask_numbers),

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from shards.crops import CropBox
 from shards.dataset import ShardSet
+from shards.masks import mask_of_rectangles
 from shards.writer import sample_key
 
 Fill = Literal["gray", "mean"]
@@ -107,14 +108,6 @@ def _read_sample(shard_set: ShardSet, sample: int) -> PreviewSample:
         f"{shard_set.manifest.classes[record['label']]}: {mask.mean():.0%} missing"
     )
     return PreviewSample(crop, mask, caption)
-
-
-def mask_of_rectangles(holes: np.ndarray, size: int) -> np.ndarray:
-    """bool (size, size), true in the union of `holes` (H, 4): x, y, width, height."""
-    mask = np.zeros((size, size), dtype=bool)
-    for x, y, width, height in holes.tolist():
-        mask[y : y + height, x : x + width] = True
-    return mask
 
 
 def _centre_square(record: np.void) -> CropBox:

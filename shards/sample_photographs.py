@@ -1,38 +1,42 @@
 """Freely licensed photographs, cut into tiles: image classes to try everything on, offline.
 
-The photographs ship inside scikit-image and, where it is installed, scikit-learn; their licences
-stand beside them below, and `SOURCES.txt` repeats them. Of every photograph one vertical strip is
-for validation and the rest for training, so that no pixel is in both.
+The photographs ship inside packages that the project needs anyway; their licences stand beside
+them below, and `SOURCES.txt` repeats them. Whole photographs are for training or for validation: a
+network that has seen another part of a picture would be judged on what it half knows.
+`shards.free_photographs` names more, which have to be installed.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from shards.randomness import permutation
+
 CREDITS_NAME = "SOURCES.txt"
 TILE_SIDE = 160  # pixels, of validation and training tiles
 LARGE_TILE_SIDE = 224  # of more training tiles: the same content at another scale
 _STRIDE = 32
 _LARGE_STRIDE = 40
-_MAX_VAL_TILES = 8  # of each photograph, evenly spread over its strip
+_MAX_TILES = {"train": 64, "val": 16}  # of each photograph
 _LEAST_DETAIL = 3.0  # mean step between neighbours, in levels of 255: an empty sky has less
 
 _TITLE = "Tiles of freely licensed photographs, changed only by cutting."
-_TILE_NAME = re.compile(r"(train|val)/([a-z]+)/\2-\d+-\d+-\d+\.png")
+_TILE_NAME = re.compile(r"(train|val)/([a-z0-9-]+)/\2-\d+-\d+-\d+\.png")
 
 
 @dataclass(frozen=True)
 class SamplePhotograph:
     name: str
-    val_strip: tuple[int, int]  # columns [first, last) that are for validation
+    split: str  # "train" or "val"
     credit: str  # author, licence, origin
     package: str = "skimage"
     file: str = ""  # inside the package; empty: a function of skimage.data
@@ -41,24 +45,29 @@ class SamplePhotograph:
 SAMPLE_PHOTOGRAPHS = (
     SamplePhotograph(
         "astronaut",
-        (320, 512),
+        "train",
         "Portrait of Eileen Collins, NASA, no known copyright restrictions (public domain), "
         "https://flic.kr/p/r9qvLn",
     ),
-    SamplePhotograph("chelsea", (271, 451), "Chelsea the cat, by Stefan van der Walt, CC0"),
-    SamplePhotograph(
-        "coffee", (400, 600), "Coffee at Pikolo Espresso Bar, by Rachel Michetti, CC0"
-    ),
+    SamplePhotograph("chelsea", "val", "Chelsea the cat, by Stefan van der Walt, CC0"),
+    SamplePhotograph("coffee", "val", "Coffee at Pikolo Espresso Bar, by Rachel Michetti, CC0"),
     SamplePhotograph(
         "rocket",
-        (470, 640),
+        "train",
         "Falcon 9 with DSCOVR, by SpaceX, released into the public domain, "
         "https://www.flickr.com/photos/spacexphotos/16511594820/",
     ),
-    SamplePhotograph("brick", (330, 512), "Brick wall, CC0Textures (Bricks25), CC0"),
+    SamplePhotograph("brick", "train", "Brick wall, CC0Textures (Bricks25), CC0"),
+    SamplePhotograph(
+        "hopper",
+        "train",
+        "Portrait of Grace Hopper, by James S. Davis, United States Navy, public domain",
+        package="matplotlib",
+        file="mpl-data/sample_data/grace_hopper.jpg",
+    ),
     SamplePhotograph(
         "china",
-        (220, 400),
+        "train",
         "china.jpg, by danielbuechele, CC BY 2.0 "
         "(https://creativecommons.org/licenses/by/2.0/), "
         "https://www.flickr.com/photos/danielbuechele/6061409035/",
@@ -67,7 +76,7 @@ SAMPLE_PHOTOGRAPHS = (
     ),
     SamplePhotograph(
         "flower",
-        (310, 500),
+        "val",
         "flower.jpg, by vultilion, CC BY 2.0 "
         "(https://creativecommons.org/licenses/by/2.0/), "
         "https://www.flickr.com/photos/vultilion/6056698931/",
@@ -106,45 +115,45 @@ def read_sample_photograph(photograph: SamplePhotograph) -> np.ndarray:
     return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
 
 
-def cut_tiles(photograph: SamplePhotograph, pixels: np.ndarray) -> list[Tile]:
-    """Tiles with something to see. Each lies wholly in the strip ("val") or outside ("train")."""
-    first, last = photograph.val_strip
+def cut_tiles(split: str, pixels: np.ndarray) -> list[Tile]:
+    """Return tiles of a photograph that have something to see.
+
+    Validation tiles are few and of one size; for training there are larger ones too.
+    """
     height, width = pixels.shape[:2]
-    candidates = [
-        *_tiles("val", first, last, height, TILE_SIDE, _STRIDE),
-        *_tiles("train", 0, first, height, TILE_SIDE, _STRIDE),
-        *_tiles("train", 0, first, height, LARGE_TILE_SIDE, _LARGE_STRIDE),
-        *_tiles("train", last, width, height, TILE_SIDE, _STRIDE),
-        *_tiles("train", last, width, height, LARGE_TILE_SIDE, _LARGE_STRIDE),
-    ]
+    candidates = [*_tiles(split, width, height, TILE_SIDE, _STRIDE)]
+    if split == "train":
+        candidates += _tiles(split, width, height, LARGE_TILE_SIDE, _LARGE_STRIDE)
     tiles = [tile for tile in candidates if _detail(tile_pixels(tile, pixels)) >= _LEAST_DETAIL]
-    train = [tile for tile in tiles if tile.split == "train"]
-    val = [tile for tile in tiles if tile.split == "val"]
-    spread = np.unique(np.linspace(0, len(val) - 1, _MAX_VAL_TILES).round().astype(int))
-    return [*train, *(val[position] for position in spread)]
+    count = min(_MAX_TILES[split], len(tiles))
+    drawn = permutation(0, "tiles", count=len(tiles))[:count]  # even steps could be one column
+    return [tiles[position] for position in sorted(drawn)]
 
 
 def tile_pixels(tile: Tile, pixels: np.ndarray) -> np.ndarray:
     return pixels[tile.y : tile.y + tile.side, tile.x : tile.x + tile.side]
 
 
-def write_samples(destination: Path) -> dict[str, int]:
-    """Write DESTINATION/train/NAME/, DESTINATION/val/NAME/ and the credits. Tiles per split.
+def write_samples(
+    destination: Path, more: Iterable[tuple[SamplePhotograph, np.ndarray]] = ()
+) -> dict[str, int]:
+    """Write DESTINATION/train/NAME/, DESTINATION/val/NAME/ and the credits. Return tiles per split.
 
-    An earlier set of samples is replaced. Raises ValueError if anything else is there.
+    `more` are further photographs with their pixels, uint8 (height, width, 3) RGB. An earlier set
+    of samples is replaced. Raises ValueError if anything else is there.
     """
     _clear(destination)
     counts = {"train": 0, "val": 0}
-    photographs = available_photographs()
-    for photograph in photographs:
-        pixels = read_sample_photograph(photograph)
-        for tile in cut_tiles(photograph, pixels):
+    shipped = ((photo, read_sample_photograph(photo)) for photo in available_photographs())
+    lines = [_TITLE, ""]
+    for photograph, pixels in itertools.chain(shipped, more):
+        for tile in cut_tiles(photograph.split, pixels):
             folder = destination / tile.split / photograph.name
             folder.mkdir(parents=True, exist_ok=True)
             name = f"{photograph.name}-{tile.x}-{tile.y}-{tile.side}.png"
             Image.fromarray(tile_pixels(tile, pixels)).save(folder / name, compress_level=1)
             counts[tile.split] += 1
-    lines = [_TITLE, "", *(f"{photo.name}: {photo.credit}" for photo in photographs)]
+        lines.append(f"{photograph.name}: {photograph.credit}")
     (destination / CREDITS_NAME).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return counts
 
@@ -159,11 +168,9 @@ def _package_file(photograph: SamplePhotograph) -> Path | None:
     return None
 
 
-def _tiles(
-    split: str, left: int, right: int, height: int, side: int, stride: int
-) -> Iterator[Tile]:
+def _tiles(split: str, width: int, height: int, side: int, stride: int) -> Iterator[Tile]:
     for y in range(0, height - side + 1, stride):
-        for x in range(left, right - side + 1, stride):
+        for x in range(0, width - side + 1, stride):
             yield Tile(split, x, y, side)
 
 

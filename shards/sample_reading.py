@@ -11,7 +11,7 @@ import numpy as np
 from shards.counters import Counters
 from shards.crops import CropRecipe, crop_box
 from shards.dataset import ShardSet
-from shards.masks import rectangle_pixels
+from shards.masks import mask_of_rectangles
 from shards.mixture import MixedAddress, MixedOrder, Mixture
 from shards.open_shard import DamagedSample, OpenShard
 from shards.order import SampleAddress
@@ -146,7 +146,7 @@ def fill_holes(
     if recipe.masks.kind == "strokes":
         pixels = shard.masks(image, recipe.masks.masks_per_image, size)[mask]
     else:  # beside others that are free
-        pixels = rectangle_pixels(holes, size)
+        pixels = mask_of_rectangles(holes, size)
     arrays.mask_bits[row] = np.packbits(pixels, axis=-1)
 
 

@@ -20,16 +20,16 @@ _SHARPEST_TURN = 0.75 * math.pi  # between two segments, to either side
 
 def draw_strokes(
     recipe: PackRecipe, purpose: str, number: int, mask_numbers: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, list[np.ndarray]]:
     """M masks: bounding boxes of the holes, and the masks themselves.
 
-    uint16 (M, H, 4): x, y, width, height; bool (M, S, S). Where `area_max` asks for a range of
+    uint16 (M, H, 4): x, y, width, height; M of bool (S, S). Where `area_max` asks for a range of
     areas, a mask outside it is drawn again, up to ATTEMPTS times; if all miss, the one that missed
     by least is taken.
     """
     masks = [_draw_mask(recipe, purpose, number, mask_number) for mask_number in mask_numbers]
     holes, pixels = zip(*masks, strict=True)
-    return np.stack(holes), np.stack(pixels)
+    return np.stack(holes), list(pixels)
 
 
 def _draw_mask(

@@ -42,6 +42,12 @@ class Answers:
     def has_maps(self) -> bool:
         return bool(getattr(self.network, "has_maps", False))
 
+    @property
+    def map_names(self) -> tuple[str, ...]:
+        """From coarse to fine."""
+        names: tuple[str, ...] = getattr(self.network, "map_names", ())
+        return names
+
     def opened(self, path: Path) -> tuple[Picture | None, Answer]:
         try:
             picture = read_picture(path, self.longest_side)

@@ -21,7 +21,7 @@ _AS_PAINTED, _AS_RECTANGLES = "Hole as painted", "Rectangles around it"
 _LARGE_PX, _SMALL_PX = 460, 280  # heights of panes
 _BRUSH_PX = 40
 _BRUSH = ("#e23e57", 0.75)
-_MAP_SCALES = ("1/4", "1/2", "1/1")
+_MAP_SCALES = {"map_4": "1/4", "map_2": "1/2", "map_1": "1/1", "map_output": "1/1, at the output"}
 
 Editor = dict[str, Any]  # background, layers and composite: what the editor takes and gives
 
@@ -63,7 +63,10 @@ def demo_page(
             raw = _pane("Raw output", "raw")
             blended = _pane("Completion, blended", "blended")
         with gr.Row(visible=answers.has_maps):
-            maps = [_pane(f"Attention map, {one}", f"map-{one[-1]}") for one in _MAP_SCALES]
+            maps = [
+                _pane(f"Attention map, {_MAP_SCALES[one]}", one.replace("_", "-"))
+                for one in answers.map_names
+            ]
         _connect(answers, controls, [completed, erased, raw, blended, *maps, notice], download)
     return page
 
@@ -89,23 +92,30 @@ def _connect(
     answers: Answers, controls: _Controls, results: list[Any], download: gr.DownloadButton
 ) -> None:
     """`results` as `_values` gives theirs."""
+    num_maps = len(answers.map_names)
     picture = gr.State(None)
     mask = gr.State(None)  # of an example; not a layer of the editor, which would misplace it
 
     def on_open(path: str) -> tuple[Any, ...]:
         found, answer = answers.opened(Path(path))
-        return found, None, _on_canvas(found), *_values(answer)
+        return found, None, _on_canvas(found), *_values(answer, num_maps)
 
     def on_example(event: gr.SelectData) -> tuple[Any, ...]:
         example = answers.examples[event.index]
         canvas = _on_canvas(example.picture, example.mask)
-        return example.picture, example.mask, canvas, *_values(answers.example(event.index))
+        return (
+            example.picture,
+            example.mask,
+            canvas,
+            *_values(answers.example(event.index), num_maps),
+        )
 
     def on_start(
         found: Picture | None, hole: np.ndarray | None, painted: Editor | None, chosen: str
     ) -> tuple[Any, ...]:
         layers = (painted or {}).get("layers", [])
-        return _values(answers.completed(found, layers, hole, chosen == _AS_RECTANGLES))
+        answer = answers.completed(found, layers, hole, chosen == _AS_RECTANGLES)
+        return _values(answer, num_maps)
 
     def on_clear(found: Picture | None) -> tuple[Any, ...]:
         return None, _on_canvas(found)
@@ -181,15 +191,14 @@ def _on_canvas(picture: Picture | None, mask: np.ndarray | None = None) -> Edito
     return {"background": background, "layers": [], "composite": None}
 
 
-def _values(answer: Answer) -> tuple[Any, ...]:
+def _values(answer: Answer, num_maps: int) -> tuple[Any, ...]:
     """Of the panes from the completion to the last map, and of the notice."""
     stages = answer.stages
     if stages is None:
-        return *([None] * (4 + len(_MAP_SCALES))), answer.notice
+        return *([None] * (4 + num_maps)), answer.notice
     maps = [heat(one, stages.map_maximum) for one in stages.maps]
-    no_maps = [None] * (len(_MAP_SCALES) - len(maps))
     completed = pillow_image(stages.completed)
-    return completed, stages.erased, stages.raw, stages.blended, *maps, *no_maps, answer.notice
+    return completed, stages.erased, stages.raw, stages.blended, *maps, answer.notice
 
 
 def _heading(answers: Answers, title: str) -> str:

@@ -34,6 +34,7 @@ class GraphNetwork(nn.Module):
         self.size_multiple = network.size_multiple
         self.context_px = network.context_px
         self.has_maps = network.has_maps
+        self.map_names = network.map_names
         self._open = installed_runtime()
         self._run = self._opened()
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.networks.erasing import ErasingNetwork, completed_by
+from pipeline.networks.spectral_norm import without_spectral_norm
 
 INPUT_NAMES = ("image", "mask")
 _SMALLEST_SIDE = 2  # in multiples of `size_multiple`
@@ -26,7 +27,7 @@ class TracedCompletion(nn.Module):
 
     def __init__(self, network: ErasingNetwork, *, composite: bool) -> None:
         super().__init__()
-        self.network = network
+        self.network = without_spectral_norm(network)
         self.composite = composite
         self._program: torch.export.ExportedProgram | None = None
 
@@ -37,9 +38,7 @@ class TracedCompletion(nn.Module):
         return (raw, *maps)
 
     def output_names(self) -> list[str]:
-        """A map's name ends in how many of the image's pixels are one of its own, each way."""
-        maps = ["map_4", "map_2", "map_1"] if self.network.has_maps else []
-        return ["completed" if self.composite else "raw", *maps]
+        return ["completed" if self.composite else "raw", *self.network.map_names]
 
     def dynamic_shapes(self) -> dict[str, Any]:
         multiple = self.network.size_multiple

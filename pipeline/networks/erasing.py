@@ -25,6 +25,7 @@ class ErasingNetwork(nn.Module):
     size_multiple = 4  # sides of the input are multiples of this
     context_px = 152  # how far around a pixel the input has an influence, at most
     has_maps = False  # of where it expects errors
+    map_names: tuple[str, ...] = ()  # of these, from coarse to fine
 
     def __init__(self, config: CompletionConfig) -> None:
         super().__init__()

@@ -1,4 +1,6 @@
-"""A trained network as it runs fastest: without batch norm, in the processor's favourite order."""
+"""A trained network as it runs fastest: without batch norm and spectral norm, in the processor's
+favourite order.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ from torch.nn.utils import fuse_conv_bn_eval
 
 from pipeline.networks.completion import ConvolutionBlock
 from pipeline.networks.plain import plain_copy
+from pipeline.networks.spectral_norm import without_spectral_norm
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -17,12 +20,13 @@ def folded(network: nn.Module, precision: str = "fp32") -> nn.Module:
 
     In evaluation batch norm is a fixed scale and shift of each channel, which the convolution
     before it can apply: where one follows the other, they become one layer. A block that activates
-    in between is left as it is. With bf16 the convolutions' weights are rounded once, instead of in
-    every call, and the network is to be called under autocast.
+    in between is left as it is. Spectral norm divides the weights once. With bf16 the convolutions'
+    weights are rounded once, instead of in every call, and the network is to be called under
+    autocast.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"the precision is {precision!r}; known: {', '.join(PRECISIONS)}")
-    copied = plain_copy(network).eval().requires_grad_(False)
+    copied = without_spectral_norm(plain_copy(network)).eval().requires_grad_(False)
     for module in list(copied.modules()):
         if isinstance(module, ConvolutionBlock) and not module.activates_first:
             assert isinstance(module.norm, nn.BatchNorm2d)

@@ -1,8 +1,9 @@
-"""Batch norm's running statistics through one step of training.
+"""Batch norm's running statistics, and spectral norm's vectors, through one step of training.
 
 Every rank and every micro-batch normalises by the statistics of its own samples. The running ones
 move once a step, by the mean over all of them, so that the state of a run is the same on all ranks
-at every step, and the same whether samples are divided among ranks or among micro-batches.
+at every step, and the same whether samples are divided among ranks or among micro-batches. So do
+the vectors, which each micro-batch moves alike, since they depend on the weights alone.
 """
 
 from __future__ import annotations
@@ -10,16 +11,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pipeline.networks.spectral_norm import VECTOR_NAMES
 from pipeline.workers.ranks import Ranks
 
 
 def running_statistics(network: nn.Module) -> list[Tensor]:
-    """Running means and variances of all batch-norm layers, in order."""
-    return [
-        buffer
-        for name, buffer in network.named_buffers()
-        if name.endswith(("running_mean", "running_var"))
-    ]
+    """Running means and variances of batch norm, and vectors of spectral norm, in order."""
+    names = ("running_mean", "running_var", *VECTOR_NAMES)
+    return [buffer for name, buffer in network.named_buffers() if name.endswith(names)]
 
 
 class RunningStatistics:

@@ -17,16 +17,22 @@ from pipeline.step import TrainingStep
 from pipeline.workers import Worker
 from tests.small_run import small_config
 
-KINDS = ["glcic", "dam", "unet"]
+KINDS = [
+    {"kind": "glcic"},
+    {"kind": "dam"},
+    {"kind": "dam", "attention_maps": "zero"},
+    {"kind": "dam", "attention_form": "author"},
+    {"kind": "unet"},
+]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KINDS, ids=str)
 @pytest.mark.parametrize("micro_batch_size", [0, 1])
 def test_the_operations_of_every_phase_are_those_that_torch_counts(
-    kind: str, micro_batch_size: int, tmp_path: Path
+    kind: dict[str, str], micro_batch_size: int, tmp_path: Path
 ) -> None:
     train = {"batch_size": 2, "micro_batch_size": micro_batch_size}
-    config = small_config("unread", tmp_path, train=train, completion={"kind": kind})
+    config = small_config("unread", tmp_path, train=train, completion=kind)
     worker = Worker()
     state = RunState(config, worker, SimpleNamespace(mean_color=(0.5, 0.5, 0.5)))
     step = TrainingStep(

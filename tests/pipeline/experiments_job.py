@@ -26,6 +26,12 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
         "loss": {"alpha": "auto", "map_weight": 0.1, "map_region": "hole"},
         "train": {"precision": "bf16"},
     },
+    "joins alone": {"completion": {"kind": "dam", "attention_maps": "zero"}},
+    "author's DAM": {
+        "completion": {"kind": "dam", "attention_form": "author"},
+        "loss": {"map_region": "known"},
+        "train": {"precision": "bf16", "micro_batch_size": 3},
+    },
     "U-Net": {
         "completion": {"kind": "unet", "gate_skips": True, "depth": 3},
         "discriminator": {"local_patch": "all_holes"},
@@ -37,14 +43,19 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 RESUMED_AT = (2, 5, 9)  # one step of each phase
-SHOWN = {"DAM": ("map_distance", "alpha", "gradient_ratio"), "U-Net": ("discriminator_slope",)}
+SHOWN = {
+    "DAM": ("map_distance", "alpha", "gradient_ratio"),
+    "joins alone": (),
+    "author's DAM": ("map_distance",),
+    "U-Net": ("discriminator_slope",),
+}
 
 
 def main(shards: str, folder: Path) -> None:
     worker: Worker = start_worker(small_config(shards, folder))
     for name, changes in EXPERIMENTS.items():
         config = small_config(shards, folder / name / "whole", **changes)
-        worker.precision = config.train.precision  # one process group for both
+        worker.precision = config.train.precision  # one process group for all
         total = train(config, worker).step
         records = read_metrics(config.run_folder)
         for figure in SHOWN[name]:

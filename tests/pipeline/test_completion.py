@@ -53,6 +53,8 @@ def test_the_windows_give_what_the_whole_image_gives(
     [
         {"kind": "dam"},
         {"kind": "dam", "attention_kernel": 3},
+        {"kind": "dam", "attention_kernel": 3, "attention_maps": "zero"},
+        {"kind": "dam", "attention_form": "author"},
         {"kind": "unet"},
         {"kind": "unet", "depth": 5, "channels_max": 64},
     ],

@@ -28,6 +28,7 @@ from pipeline.masking import composite
 from pipeline.measuring import Measuring
 from pipeline.metrics import FIGURES, OF_ALL_SAMPLES, image_figures, quantized
 from pipeline.networks.completion import CompletionNetwork
+from pipeline.networks.dam import AttentionCompletionNetwork
 from pipeline.workers import Worker
 from shards.batches import read_in_order
 from shards.manifest import load_manifest
@@ -149,6 +150,17 @@ def test_the_figures_of_maps_are_those_of_the_finest_one(shards_url: str) -> Non
     wrong = evaluate(Mapped(lambda error: 1 - error), shards_url, Measuring(CPU, map_scale=1.5))
     assert wrong.methods["glcic"]["map_error_correlation"] == pytest.approx(-1, abs=1e-3)
     assert wrong.methods["glcic"]["map_hole_auroc"] < 0.05
+
+
+def test_only_blocks_with_maps_have_figures_of_maps(shards_url: str) -> None:
+    config = CompletionConfig(kind="dam", width=8)
+    joins = dataclasses.replace(config, attention_maps="zero")
+    learned, zero = (
+        evaluate(AttentionCompletionNetwork(one).eval(), shards_url, Measuring(CPU), limit=3)
+        for one in (config, joins)
+    )
+    assert "map_mae" in learned.methods["glcic"]
+    assert set(zero.methods["glcic"]) == set(IMAGE_FIGURES)
 
 
 def test_samples_with_a_constant_map_are_left_out_of_the_correlation(shards_url: str) -> None:

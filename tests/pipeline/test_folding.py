@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from pipeline.networks.folding import folded
 from pipeline.networks.registry import build_completion
@@ -34,10 +36,21 @@ def completed(network: nn.Module, precision: str = "fp32") -> Tensor:
         return network(image, mask)
 
 
-@pytest.mark.parametrize("kind", ["glcic", "dam", "unet"])
-def test_it_computes_the_same_without_batch_norm(kind: str, tmp_path: Path) -> None:
-    network = trained_network(tmp_path, kind=kind)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"kind": "glcic"},
+        {"kind": "dam"},
+        {"kind": "dam", "attention_maps": "zero"},
+        {"kind": "dam", "attention_form": "author"},
+        {"kind": "unet"},
+    ],
+    ids=str,
+)
+def test_it_computes_the_same_without_batch_norm(fields: dict[str, Any], tmp_path: Path) -> None:
+    network = trained_network(tmp_path, **fields)
     fast = folded(network)
+    assert not any(parametrize.is_parametrized(module) for module in fast.modules())
     assert not any(isinstance(module, nn.BatchNorm2d) for module in fast.modules())
     torch.testing.assert_close(completed(fast), completed(network), rtol=0, atol=1e-5)
 
@@ -49,8 +62,9 @@ def test_a_block_that_activates_before_batch_norm_keeps_it(tmp_path: Path) -> No
     torch.testing.assert_close(completed(fast), completed(network), rtol=0, atol=1e-5)
 
 
-def test_in_bf16_it_is_as_near_as_autocast_is(tmp_path: Path) -> None:
-    network = trained_network(tmp_path)
+@pytest.mark.parametrize("fields", [{}, {"kind": "dam", "attention_form": "author"}], ids=str)
+def test_in_bf16_it_is_as_near_as_autocast_is(fields: dict[str, Any], tmp_path: Path) -> None:
+    network = trained_network(tmp_path, **fields)
     exact = completed(network)
     error = (completed(folded(network, "bf16"), "bf16") - exact).abs().mean()
     autocast_error = (completed(network, "bf16") - exact).abs().mean()

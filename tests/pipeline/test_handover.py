@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from pipeline.checkpoint import read_checkpoint, step_name
-from pipeline.config import Config
+from pipeline.config import Config, parse_config
+from pipeline.export import save_described_network
+from pipeline.networks.dam import AttentionCompletionNetwork
 from pipeline.preflight import check_run, training_data
 from pipeline.state import RunState
 from pipeline.trainer import train
@@ -210,6 +212,18 @@ def test_a_network_with_dam_blocks_takes_over_one_without(
     assert_same(state["ema"], state["completion"])
 
 
+@pytest.mark.parametrize("fields", [{"attention_maps": "zero"}, {"attention_form": "author"}])
+def test_every_form_of_the_blocks_takes_over_a_network_without(
+    shards: str, source: Path, tmp_path: Path, fields: dict[str, str]
+) -> None:
+    config = new_run(shards, tmp_path / "run", source, completion={"kind": "dam", **fields})
+    theirs = read_checkpoint(str(source / "checkpoints" / step_name(TOTAL))).tensors
+    state = first_state(config)
+    for name, tensor in theirs["completion"].items():
+        assert torch.equal(state["completion"][name], tensor), name
+    assert_same(state["ema"], state["completion"])
+
+
 def test_optimizers_that_know_nothing_of_the_blocks_are_refused(
     shards: str, source: Path, tmp_path: Path
 ) -> None:
@@ -225,3 +239,28 @@ def test_a_network_without_blocks_does_not_take_over_one_with_them(
     assert train(small_config(shards, folder, **changes), Worker()).finished
     with pytest.raises(ValueError, match=r"completion\.kind is 'glcic', but .* made with 'dam'"):
         new_run(shards, tmp_path / "run", folder)
+    joins = {"kind": "dam", "attention_maps": "zero"}
+    for part in (".", "network"):
+        with pytest.raises(ValueError, match=r"attention_maps is 'zero', but .* with 'learned'"):
+            new_run(
+                shards, tmp_path / "run", folder / part, completion=joins,
+                start={"take": "completion"},
+            )  # fmt: skip
+
+
+def test_an_export_from_before_there_were_other_forms_has_the_one_that_there_was(
+    shards: str, tmp_path: Path
+) -> None:
+    completion = parse_config({"completion": {"kind": "dam", "width": 8}}).completion
+    described = dataclasses.asdict(completion)
+    del described["attention_maps"], described["attention_form"]
+    folder = str(tmp_path / "export")
+    description = {"step": 3, "completion": described}
+    save_described_network(folder, AttentionCompletionNetwork(completion), description)
+    taken = {"start": {"take": "completion"}}
+    new_run(shards, tmp_path / "run", folder, completion={"kind": "dam"}, **taken)
+    with pytest.raises(ValueError, match=r"attention_form is 'author', but .* with 'report'"):
+        new_run(
+            shards, tmp_path / "run", folder,
+            completion={"kind": "dam", "attention_form": "author"}, **taken,
+        )  # fmt: skip

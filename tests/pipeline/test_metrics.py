@@ -1,6 +1,7 @@
 import cv2
 import numpy as np
 import pytest
+from skimage import data
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from pipeline.map_figures import MAP_FIGURES
@@ -33,9 +34,51 @@ def test_psnr_and_ssim_are_those_of_scikit_image() -> None:
     )  # fmt: skip
     assert figures["psnr_db"] == pytest.approx(peak_signal_noise_ratio(original, completed))
     assert figures["hole_psnr_db"] == pytest.approx(-10 * np.log10(0.04))
-    # scikit-image leaves the outermost 5 pixels out of its mean; here they are exact copies.
+    assert figures["ssim_without_border"] == pytest.approx(ssim)
+    # `ssim` has the outermost 5 pixels too, which are exact copies here.
     assert figures["ssim"] == pytest.approx((ssim * 22**2 + 32**2 - 22**2) / 32**2, abs=0.02)
     assert figures["hole_ssim"] < figures["ssim"]
+
+
+def ssim_where_the_window_fits(original: np.ndarray, completed: np.ndarray) -> float:
+    """As mmagic's `SSIM` describes itself: each channel for itself, weights from a Gaussian of 11
+    pixels, no padding, and then the mean of the channels. Window by window, in plain sums."""
+    offsets = np.arange(11) - 5
+    weights = np.exp(-(offsets**2) / (2 * 1.5**2))
+    window = np.outer(weights, weights) / weights.sum() ** 2
+    constants = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    height, width, channels = original.shape
+    values = []
+    for channel in range(channels):
+        for y in range(height - 10):
+            for x in range(width - 10):
+                first, second = (
+                    image[y : y + 11, x : x + 11, channel].astype(np.float64)
+                    for image in (original, completed)
+                )
+                means = np.sum(window * first), np.sum(window * second)
+                variances = (
+                    np.sum(window * (first - means[0]) ** 2),
+                    np.sum(window * (second - means[1]) ** 2),
+                )
+                covariance = np.sum(window * (first - means[0]) * (second - means[1]))
+                values.append(
+                    (2 * means[0] * means[1] + constants[0]) * (2 * covariance + constants[1])
+                    / (means[0] ** 2 + means[1] ** 2 + constants[0])
+                    / (sum(variances) + constants[1])
+                )  # fmt: skip
+    return float(np.mean(values))
+
+
+def test_the_ssim_without_the_border_is_that_of_mmagic() -> None:
+    original = cv2.resize(data.astronaut(), (40, 40), interpolation=cv2.INTER_AREA)
+    mask = np.zeros((40, 40), dtype=bool)
+    mask[10:30, 0:18] = True  # up to the border, where the two definitions differ
+    completed = np.where(mask[..., None], cv2.GaussianBlur(original, (0, 0), 4), original)
+    figures = image_figures(original, completed, mask)
+    expected = ssim_where_the_window_fits(original, completed)
+    assert figures["ssim_without_border"] == pytest.approx(expected, abs=1e-9)
+    assert abs(figures["ssim"] - expected) > 0.001
 
 
 def test_a_blurred_hole_is_less_sharp_than_the_original_and_an_exact_one_as_sharp() -> None:

@@ -14,6 +14,14 @@ from pipeline.config import parse_config
             {"completion": {"kind": "glcic", "attention_maps": "zero"}},
             "completion.attention_maps is 'zero': it belongs to completion.kind dam",
         ),
+        (
+            {"completion": {"kind": "unet", "attention_form": "author"}},
+            "kind dam, but that is unet",
+        ),
+        (
+            {"completion": {"kind": "dam", "attention_form": "author", "attention_kernel": 3}},
+            "attention_form author, whose kernels are always 3x3",
+        ),
         ({"completion": {"kind": "unet", "block_order": "conv_act_bn"}}, "glcic or dam"),
         (
             {"completion": {"kind": "unet", "depth": 6}, "pack": {"crop_size": 160}},
@@ -51,6 +59,8 @@ def test_what_does_not_go_together_is_refused_by_name(
 
 def test_every_kind_of_network_and_loss_can_be_asked_for() -> None:
     for completion in ({"kind": "dam"}, {"kind": "dam", "attention_skip": "none"},
+                       {"kind": "dam", "attention_skip": "none", "attention_maps": "zero"},
+                       {"kind": "dam", "attention_form": "author", "attention_maps": "zero"},
                        {"kind": "unet", "gate_skips": True, "depth": 5}):  # fmt: skip
         parse_config({"completion": completion})
     config = parse_config({"loss": {"alpha": "auto", "r1_weight": 10, "real_label": 0.9}})

@@ -89,7 +89,11 @@ def test_a_network_with_maps_has_them_on_its_validation_sheet(tmp_path: Path) ->
         for network in (
             CompletionNetwork(CompletionConfig(width=8)),
             AttentionCompletionNetwork(CompletionConfig(kind="dam", width=8)),
+            AttentionCompletionNetwork(
+                CompletionConfig(kind="dam", width=8, attention_maps="zero")
+            ),
         )
     ]
+    assert sheets[2].size == sheets[0].size
     assert sheets[1].width - sheets[0].width == len(MAP_HEADINGS) * 136
     assert sheets[1].height > sheets[0].height

@@ -408,6 +408,16 @@ def test_maps_learn_whenever_the_completion_network_does(phase: Phase) -> None:
     assert distances[-1] < 0.8 * distances[0]
 
 
+@pytest.mark.parametrize("phase", [Phase.COMPLETION, Phase.JOINT])
+def test_joins_without_maps_are_asked_for_none(phase: Phase) -> None:
+    config = dam_config(map_weight=1.0)
+    completion = dataclasses.replace(config.completion, attention_maps="zero")
+    step = training_step(dataclasses.replace(config, completion=completion))
+    figures = step(phase, training_batch())
+    assert figures["reconstruction"] > 0
+    assert "map_distance" not in figures
+
+
 def test_in_the_discriminators_phase_the_maps_are_not_compared() -> None:
     figures = training_step(dam_config())(Phase.DISCRIMINATOR, training_batch())
     assert "map_distance" not in figures

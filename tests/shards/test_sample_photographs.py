@@ -14,7 +14,6 @@ from shards.sample_photographs import (
     available_photographs,
     cut_tiles,
     read_sample_photograph,
-    tile_pixels,
     write_samples,
 )
 from shards.sources import is_ignored
@@ -31,41 +30,44 @@ def files_of(folder, split):
     return sorted((folder / split).rglob("*.png"))
 
 
-@pytest.mark.parametrize("photograph", available_photographs(), ids=lambda photo: photo.name)
-def test_no_pixel_is_in_both_splits(photograph):
-    pixels = read_sample_photograph(photograph)
-    covered = {split: np.zeros(pixels.shape[:2], bool) for split in ("train", "val")}
-    for tile in cut_tiles(photograph, pixels):
-        tile_pixels(tile, covered[tile.split])[:] = True
-    assert covered["train"].any()
-    assert covered["val"].any()
-    assert not (covered["train"] & covered["val"]).any()
+def test_no_photograph_is_in_both_splits(folder):
+    names = {
+        split: {path.parent.name for path in files_of(folder, split)} for split in ("train", "val")
+    }
+    assert not names["train"] & names["val"]
+    assert names["train"] | names["val"] == {photo.name for photo in available_photographs()}
+    assert len(names["val"]) >= 3
 
 
 def test_the_written_tiles_are_where_their_names_say(folder):
     originals = {photo.name: read_sample_photograph(photo) for photo in available_photographs()}
-    strips = {photo.name: photo.val_strip for photo in SAMPLE_PHOTOGRAPHS}
+    splits = {photo.name: photo.split for photo in SAMPLE_PHOTOGRAPHS}
     for split in ("train", "val"):
         for path in files_of(folder, split):
             name, x, y, side = path.stem.rsplit("-", 3)
             left, top, right = int(x), int(y), int(x) + int(side)
             expected = originals[name][top : top + int(side), left:right]
             assert np.array_equal(np.asarray(Image.open(path)), expected)
-            first, last = strips[name]
-            inside = first <= left and right <= last
-            outside = right <= first or last <= left
-            assert inside if split == "val" else outside
+            assert splits[name] == split
+
+
+def test_validation_tiles_are_as_many_of_each_photograph_and_spread_over_it():
+    noise = np.random.default_rng(0).integers(0, 255, (400, 700, 3), dtype=np.uint8)
+    tiles = cut_tiles("val", noise)
+    assert len(tiles) == 16
+    assert len({tile.x for tile in tiles}) > 8
+    assert len({tile.y for tile in tiles}) > 4
+
+
+def test_a_photograph_without_anything_to_see_gives_no_tiles():
+    assert cut_tiles("train", np.full((400, 400, 3), 90, np.uint8)) == []
+    assert cut_tiles("val", np.full((400, 400, 3), 90, np.uint8)) == []
+    assert cut_tiles("val", np.zeros((100, 400, 3), np.uint8)) == []  # lower than a tile
 
 
 def test_there_are_enough_tiles_to_train_and_to_validate(folder):
     assert len(files_of(folder, "train")) >= 300
     assert len(files_of(folder, "val")) >= 30
-
-
-def test_every_class_is_in_both_splits(folder):
-    classes = {photo.name for photo in available_photographs()}
-    for split in ("train", "val"):
-        assert {path.parent.name for path in files_of(folder, split)} == classes
 
 
 def test_every_photograph_is_credited(folder):
@@ -94,7 +96,7 @@ def test_it_works_without_scikit_learn(tmp_path, monkeypatch):
         lambda name: None if name == "sklearn" else find(name),
     )
     counts = write_samples(tmp_path)
-    assert counts["train"] >= 300
+    assert counts["train"] >= 250
     assert not (tmp_path / "train" / "china").exists()
     assert "china" not in (tmp_path / CREDITS_NAME).read_text()
 
@@ -120,19 +122,20 @@ def one_photograph(monkeypatch):
 
 def test_an_earlier_set_of_samples_is_replaced(tmp_path, one_photograph):
     first = write_samples(tmp_path)
+    # Of an earlier release, in which each photograph was in both splits.
     stale = tmp_path / "train" / "coffee" / "coffee-1-1-160.png"
-    stale.parent.mkdir()
+    stale.parent.mkdir(parents=True)
     stale.write_bytes(b"from an earlier release")
     assert write_samples(tmp_path) == first
     assert not stale.exists()
 
 
 @pytest.mark.parametrize(
-    "stranger", ["notes.txt", "train/chelsea/mine.png", "train/dog/coffee-0-0-160.png"]
+    "stranger", ["notes.txt", "val/chelsea/mine.png", "train/dog/coffee-0-0-160.png"]
 )
 def test_files_of_others_are_never_removed(tmp_path, stranger, one_photograph):
     write_samples(tmp_path)
-    (tmp_path / stranger).parent.mkdir(exist_ok=True)
+    (tmp_path / stranger).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / stranger).write_text("mine")
     with pytest.raises(ValueError, match=f"holds {stranger}, which is no sample tile"):
         write_samples(tmp_path)

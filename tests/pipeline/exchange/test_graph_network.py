@@ -66,7 +66,7 @@ def test_a_file_in_a_bucket_is_called_as_the_network_that_it_was_made_of() -> No
     write_bytes(url, file_data())
     graph = load_completion_network(url, "ema", CPU)
     assert isinstance(graph, GraphNetwork)
-    for fact in ("size_multiple", "context_px", "has_maps"):
+    for fact in ("size_multiple", "context_px", "has_maps", "map_names"):
         assert getattr(graph, fact) == getattr(network(), fact)
     for threads, shape in ((1, (2, 16, 40)), (2, (1, 24, 24))):
         torch.set_num_threads(threads)

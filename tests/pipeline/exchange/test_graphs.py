@@ -25,13 +25,15 @@ FACTS = {"step": 5, "licence": "Terms."}
 KINDS: dict[str, dict[str, Any]] = {
     "glcic": {"block_order": "conv_act_bn", "subtract_fill": False},
     "dam": {"input_scale": 2.0, "output": "clamp"},
+    "joins alone": {"kind": "dam", "attention_maps": "zero"},
+    "author's DAM": {"kind": "dam", "attention_form": "author"},
     "unet": {"depth": 2, "gate_skips": True},
 }
 
 
 def traced(kind: str, *, composite: bool = False) -> TracedCompletion:
     torch.manual_seed(0)
-    config = parse_config({"completion": {"kind": kind, "width": 8, **KINDS[kind]}})
+    config = parse_config({"completion": {"kind": kind, "width": 8} | KINDS[kind]})
     network = build_completion(config)
     network.set_fill_color((0.2, 0.5, 0.7))
     for module in network.modules():
@@ -82,7 +84,22 @@ def test_outputs_are_named_and_maps_have_their_sizes() -> None:
     assert made.output_names() == ["raw", "map_4", "map_2", "map_1"]
     sizes = [tensor.shape[-1] for tensor in made(*sample_inputs(1, 16, 32))]
     assert sizes == [32, 8, 16, 32]
+    authors = traced("author's DAM")
+    assert authors.output_names() == ["raw", "map_4", "map_2", "map_1", "map_output"]
+    assert authors(*sample_inputs(1, 16, 32))[4].shape[-1] == 32
+    assert traced("joins alone").output_names() == ["raw"]
     assert traced("unet", composite=True).output_names() == ["completed"]
+
+
+def test_what_is_traced_of_a_network_with_spectral_norm_is_its_own_function() -> None:
+    torch.manual_seed(0)
+    config = parse_config({"completion": {"width": 8, **KINDS["author's DAM"]}})
+    network = build_completion(config).eval()
+    inputs = sample_inputs(2, 16, 24)
+    made = TracedCompletion(network, composite=False)(*inputs)
+    raw, maps = network(*inputs, True)
+    for ours, theirs in zip(made, (raw, *maps), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
 
 
 def test_a_graph_that_gives_something_else_is_refused() -> None:

@@ -20,7 +20,8 @@ from pipeline.exchange.quantized_graph import quantized_graph
 from pipeline.exchange.traced import TracedCompletion, sample_inputs
 from tests.pipeline.exchange.test_graphs import KINDS, traced
 
-OUTER_CONVOLUTIONS = {"glcic": 2, "dam": 5, "unet": 2}  # the last ones of DAM's maps among them
+# The last ones of DAM's maps among them.
+OUTER_CONVOLUTIONS = {"glcic": 2, "dam": 5, "joins alone": 2, "author's DAM": 6, "unet": 2}
 FACTS = {"step": 5, "precision": "int8", "calibration": {"images": 16}}
 
 
