@@ -13,6 +13,11 @@ from typing import Any
 
 from benchmarks.result import Figure, Result, read_result
 from pipeline.metrics import FIGURES
+from pipeline.study.answers import answers_table
+from pipeline.study.definition import BLENDED_PREFIX
+from pipeline.study.page import shown_spread
+from pipeline.study.record import read_record
+from pipeline.study.results import classic_figures, spread_of
 
 PLAIN = "plain: eager, fp32, NCHW"
 _FORWARD = "forward, 128 pixels, batch 8"
@@ -190,7 +195,39 @@ TABLES = {
     "schedule": DocumentedTable(("training-places2.json", "training-quickstart.json"), schedule),
     "checkpoint": DocumentedTable(("checkpoint.json",), checkpoint),
     "scaling": DocumentedTable(("cluster.json",), scaling),
+    "study": DocumentedTable(("study-quick.json",), study),
+    "study-methods": DocumentedTable(("study-quick.json",), study_methods),
 }
+
+
+def study(results: Path) -> Iterator[str]:
+    """Yield the answers of study-quick, with their effects and intervals."""
+    study, measured, facts = read_record((results / "study-quick.json").read_text("utf-8"))
+    table = answers_table(study, measured)
+    yield _row(table[0])
+    yield "| --- | --- | ---: | ---: |"
+    yield from map(_row, table[1:])
+    yield ""
+    yield f"`{facts['Command']}`; {facts['Machine']}; {facts['Date']}"
+
+
+def study_methods(results: Path) -> Iterator[str]:
+    """Yield the classic methods of study-quick beside its networks, plain and blended."""
+    study, measured, facts = read_record((results / "study-quick.json").read_text("utf-8"))
+    names = [name for name in _IN_THE_HOLE if name != "hole_mse"]
+    names += ["lpips"]
+    yield _row(["", *(FIGURES[name][0] for name in names)])
+    yield "| --- |" + " ---: |" * len(names)
+    for arm in ("completion-only", "default", "global-composite"):
+        label = study.arms[arm].label
+        for suffix, prefix in (("", ""), (", blended", BLENDED_PREFIX)):
+            spreads = [(spread_of(measured, arm, prefix + name), name) for name in names]
+            cells = [shown_spread(one, FIGURES[name][1]) for one, name in spreads]
+            yield _row([label + suffix, *cells])
+    for method, figures in classic_figures(measured).items():
+        yield _row([method, *(_of_method(figures, name) for name in names)])
+    yield ""
+    yield f"Means over the seeds, lowest to highest. {facts['Measured on']}"
 
 
 def _compared(what: str, result: Result, group: str, here: str, beside: str) -> str:
