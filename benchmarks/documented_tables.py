@@ -188,18 +188,18 @@ def scaling(results: Path) -> Iterator[str]:
 
 def study(results: Path) -> Iterator[str]:
     """Yield the answers of study-quick, with their effects and intervals."""
-    study, measured, facts = read_record((results / "study-quick.json").read_text("utf-8"))
+    study, measured, provenance = read_record((results / "study-quick.json").read_text("utf-8"))
     table = answers_table(study, measured)
     yield _row(table[0])
     yield "| --- | --- | ---: | ---: |"
     yield from map(_row, table[1:])
     yield ""
-    yield f"`{facts['Command']}`; {facts['Machine']}; {facts['Date']}"
+    yield origin(provenance)
 
 
 def study_methods(results: Path) -> Iterator[str]:
     """Yield the classic methods of study-quick beside its networks, plain and blended."""
-    study, measured, facts = read_record((results / "study-quick.json").read_text("utf-8"))
+    study, measured, provenance = read_record((results / "study-quick.json").read_text("utf-8"))
     names = [name for name in _IN_THE_HOLE if name != "hole_mse"]
     names += ["lpips"]
     yield _row(["", *(FIGURES[name][0] for name in names)])
@@ -213,7 +213,11 @@ def study_methods(results: Path) -> Iterator[str]:
     for method, figures in classic_figures(measured).items():
         yield _row([method, *(_of_method(figures, name) for name in names)])
     yield ""
-    yield f"Means over the seeds, lowest to highest. {facts['Measured on']}"
+    evaluation = provenance["evaluation_set"]
+    yield (
+        f"Means over the seeds, lowest to highest, on {evaluation['num_samples']} samples of "
+        f"{evaluation['num_images']} validation images"
+    )
 
 
 TABLES = {

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import datetime
 import multiprocessing
-import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -19,16 +17,8 @@ from rich.console import Console
 from launch.arguments import read_yaml
 from launch.command import EXIT_SOFTWARE
 from launch.progress import PlainProgress
-from pipeline.study.definition import (
-    Study,
-    StudyRun,
-    packed_sets,
-    parse_study,
-    study_runs,
-    with_part,
-)
-from shards.cores import processor_name
-from shards.manifest import load_manifest
+from pipeline.study.definition import Study, StudyRun, packed_sets, parse_study, study_runs
+from shards.cores import available_cores
 from shards.pack import pack_images
 
 STUDIES = Path(__file__).resolve().parent / "studies"
@@ -36,17 +26,17 @@ STUDIES = Path(__file__).resolve().parent / "studies"
 
 def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
-    study = parse_study(_read(options.study, options.source))
-    study = with_part(study, options.seeds, options.arms)
+    study = parse_study(_read(options))
     folder = options.folder or Path("runs") / study.name
     runs = study_runs(study, str(folder))
+    wanted = _of_arms(runs, options.arms)
     console = Console(soft_wrap=True)
     failed: list[StudyRun] = []
     if not options.page_only:
-        _pack(study, folder, console)
-        failed = _train(runs, folder, options, console)
+        _pack(study, folder)
+        failed = _train(wanted, folder, options, console)
     _judge(runs, options, console)
-    _write_page(study, folder, options.page or folder, console)
+    _write_page(study, folder, options, console)
     for run in failed:
         from launch.study_processes import log_path
 
@@ -64,6 +54,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("study", help=f"YAML file, or one that ships: {known}")
     parser.add_argument("--source", help="photographs in class folders, instead of the study's")
+    parser.add_argument(
+        "--evaluation-source", metavar="FOLDER",
+        help="photographs that no arm trains on, to evaluate all arms on (default: those that the "
+        "source sets aside)",
+    )  # fmt: skip
     parser.add_argument("--folder", type=Path, help="of sets, runs and page (runs/NAME)")
     parser.add_argument(
         "--page", type=Path, metavar="FOLDER", help="where the page goes, if not there"
@@ -80,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--arms", nargs="+", default=[], metavar="ARM",
-        help="train these alone; questions about others stay open",
+        help="train these alone; the page has all that have ended",
     )  # fmt: skip
     parser.add_argument(
         "--features", metavar="FILE.onnx", default="",
@@ -95,21 +90,37 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _read(name: str, source: str | None) -> dict[str, Any]:
-    mapping = read_yaml(name, STUDIES, name, "studies")
-    return {**mapping, **({"source": source} if source else {})}
+def _read(options: argparse.Namespace) -> dict[str, Any]:
+    mapping: dict[str, Any] = read_yaml(options.study, STUDIES, options.study, "studies")
+    overrides = {
+        "source": options.source,
+        "evaluation_source": options.evaluation_source,
+        "seeds": options.seeds,
+    }
+    return mapping | {name: value for name, value in overrides.items() if value}
 
 
-def _pack(study: Study, folder: Path, console: Console) -> None:
-    if not Path(study.source).exists() and "://" not in study.source:
-        raise FileNotFoundError(
-            f"the photographs of the study, {study.source}, are not there; `glcic samples "
-            "data/samples` makes those of the studies that ship, --source names others"
-        )
+def _of_arms(runs: list[StudyRun], arms: list[str]) -> list[StudyRun]:
+    """Return the runs of the named arms; of all where none is named."""
+    known = list(dict.fromkeys(run.arm for run in runs))
+    missing = [arm for arm in arms if arm not in known]
+    if missing:
+        raise ValueError(f"--arms {', '.join(missing)}: arms are {', '.join(known)}")
+    return [run for run in runs if not arms or run.arm in arms]
+
+
+def _pack(study: Study, folder: Path) -> None:
     sets = packed_sets(study, str(folder))
-    for number, (destination, recipe) in enumerate(sets.items(), start=1):
+    for one in sets.values():
+        if not Path(one.source).exists() and "://" not in one.source:
+            raise FileNotFoundError(
+                f"the photographs of the study, {one.source}, are not there; `glcic samples "
+                "data/samples` makes those of the studies that ship, --source and "
+                "--evaluation-source name others"
+            )
+    for number, (destination, one) in enumerate(sets.items(), start=1):
         progress = PlainProgress("packed", f"images of set {number} of {len(sets)}")
-        pack_images(study.source, destination, recipe, progress=progress)
+        pack_images(one.source, destination, one.recipe, progress=progress)
 
 
 def _train(
@@ -133,14 +144,15 @@ def _train(
 
 def _judge(runs: list[StudyRun], options: argparse.Namespace, console: Console) -> None:
     """Measure what has ended; the first also beside the methods without a network."""
+    from launch.study_processes import has_ended
     from pipeline.study.judging import Judge
-    from pipeline.study.results import is_finished
 
     judge = Judge(features=options.features, lpips=options.lpips)
-    finished = [run for run in runs if is_finished(run)]
+    finished = [run for run in runs if has_ended(run)]
     console.print(f"measuring {len(finished)} networks", highlight=False)
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-    with ProcessPoolExecutor(options.side_by_side, context, set_threads, (1,)) as pool:
+    threads = max(1, available_cores() // options.side_by_side)
+    with ProcessPoolExecutor(options.side_by_side, context, set_threads, (threads,)) as pool:
         judged = [
             pool.submit(judge.judge, run.config, baselines=number == 0)
             for number, run in enumerate(finished)
@@ -156,47 +168,37 @@ def set_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def _write_page(study: Study, folder: Path, page: Path, console: Console) -> None:
+def _write_page(study: Study, folder: Path, options: argparse.Namespace, console: Console) -> None:
     from pipeline.study.page import render_html, render_markdown, study_sections
+    from pipeline.study.provenance import provenance_lines, study_provenance
     from pipeline.study.record import study_record
     from pipeline.study.results import gather_results
 
-    runs = study_runs(study, str(folder))
+    page = options.page or folder
     results = gather_results(study, str(folder))
+    provenance = study_provenance(study, str(folder), results, _command(options))
     sections = study_sections(study, results, str(folder))
-    facts = _facts(study, runs, sum(len(one) for one in results.values()))
+    lines = provenance_lines(study, provenance)
     pictures = page / study.name
     pictures.mkdir(parents=True, exist_ok=True)
     for section in sections:
         for picture in section.pictures:
             (pictures / picture.name).write_bytes(picture.data)
-    lines = [f"{name}: {value}" for name, value in facts.items()]
-    (page / f"{study.name}.json").write_text(study_record(study, results, facts))
+    (page / f"{study.name}.json").write_text(study_record(study, results, provenance))
     (page / f"{study.name}.md").write_text(render_markdown(study, sections, lines))
     (page / f"{study.name}.html").write_text(render_html(study, sections, lines))
     console.print(f"page: {page / study.name}.html, .md and .json", highlight=False)
 
 
-def _facts(study: Study, runs: list[StudyRun], num_ended: int) -> dict[str, str]:
-    import torch
-
-    config = runs[0].config
-    manifest = load_manifest(config.validation_shards)
-    schedule = config.schedule
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor_name()
-    return {
-        "Command": f"glcic study {study.name}",
-        "Photographs": study.source,
-        "Runs": f"{num_ended} of {len(runs)} have ended; seeds {', '.join(map(str, study.seeds))}",
-        "Each run": f"{schedule.completion} + {schedule.discriminator} + {schedule.joint} "
-        f"{schedule.unit} (completion, discriminators, both), batches of "
-        f"{config.train.batch_size}, {config.train.precision}",
-        "Trained on": f"{manifest.num_images('train')} images of {config.crop_size} pixels",
-        "Measured on": f"{manifest.num_samples('val')} validation samples, the same for all; set "
-        f"{manifest.fingerprint[:16]}",
-        "Date": datetime.date.today().isoformat(),
-        "Machine": f"{device}, {os.cpu_count()} cores, torch {torch.__version__}",
-    }
+def _command(options: argparse.Namespace) -> str:
+    """Return the command as far as the figures depend on it, without this machine's folders."""
+    words = ["glcic", "study", Path(options.study).stem]
+    for name in ("source", "evaluation_source", "features", "lpips"):
+        if value := getattr(options, name):
+            words += [f"--{name.replace('_', '-')}", Path(value).name]
+    if options.seeds:
+        words += ["--seeds", *map(str, options.seeds)]
+    return " ".join(words)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import yaml
 
@@ -44,7 +45,7 @@ def train_runs(
     A signal is passed on, so that every run saves and the same call goes on from there. Raises
     ValueError for a run that was made with other settings.
     """
-    waiting = [run for run in runs if not _has_ended(run)]
+    waiting = [run for run in runs if not has_ended(run)]
     running: list[_Process] = []
     failed: list[StudyRun] = []
     with _ended_with_this(running):
@@ -65,12 +66,12 @@ def log_path(run: StudyRun, folder: Path) -> Path:
     return folder / "logs" / f"{run.name}.log"
 
 
-def _has_ended(run: StudyRun) -> bool:
+def has_ended(run: StudyRun) -> bool:
+    """Raise ValueError for a run that ended under other settings than the study's."""
     if not is_finished(run):
         return False
-    path = Path(run.config.run_folder) / "config.yaml"
-    before = trajectory_mapping(_read_config(path))
-    now = trajectory_mapping(run.config)
+    before = _decisive(_read_config(Path(run.config.run_folder) / "config.yaml"))
+    now = _decisive(run.config)
     changed = [name for name, value in now.items() if before.get(name) != value]
     if changed:
         raise ValueError(
@@ -78,6 +79,13 @@ def _has_ended(run: StudyRun) -> bool:
             "another --folder, or remove that run"
         )
     return True
+
+
+def _decisive(config: Config) -> dict[str, Any]:
+    """Return what the weights of a run that has ended depend on: its length too."""
+    return trajectory_mapping(config) | {
+        f"schedule.{name}": value for name, value in dataclasses.asdict(config.schedule).items()
+    }
 
 
 def _read_config(path: Path) -> Config:

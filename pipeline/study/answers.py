@@ -1,7 +1,8 @@
-"""What a study may say: a question, the effect with its interval, and one of four words.
+"""What a study may say: a question, one of four words, and the effect that the word rests on.
 
-An effect is taken seed by seed: both arms began with the same weights and saw the same samples. Its
-interval is Student's, of 95 %, over the seeds, as a share of the reference's mean.
+An effect is taken seed by seed: both arms began with the same weights and saw the same samples. It
+is in percent of the reference's mean, which is taken as a number without error. Its interval is
+Student's, of 95 %, over the seeds: another seed is another training, another sample is not.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.study.definition import Study, StudyAnswer
-from pipeline.study.results import Results, Spread, paired_difference, spread_of
+from pipeline.study.results import CONFIDENCE, Results, Spread, paired_percent, spread_of
 
 Verdict = Literal["shown", "not shown", "not resolved", "not run"]
 
@@ -20,6 +21,7 @@ class Answer:
     question: str
     verdict: Verdict
     effect: Spread | None  # in percent of the reference's mean; one value for each seed
+    reason: str = ""  # in a few words, where the verdict alone says too little
 
 
 def answers(study: Study, results: Results) -> list[Answer]:
@@ -27,45 +29,50 @@ def answers(study: Study, results: Results) -> list[Answer]:
     found = []
     for asked in study.answers:
         effect = effect_percent(asked, results)
-        found.append(Answer(asked.question, verdict(asked, effect), effect))
+        word, reason = verdict(asked, effect)
+        found.append(Answer(asked.question, word, effect, reason))
     return found
 
 
 def effect_percent(asked: StudyAnswer, results: Results) -> Spread | None:
     """Return the effect by seed; None where no seed of both arms has ended."""
-    if not asked.reference:  # a change since the first phase: 1 is none
-        changes = spread_of(results, asked.arm, asked.figure)
-        return Spread.of(100 * (v - 1) for v in changes.values) if changes else None
-    differences = paired_difference(results, asked.arm, asked.reference, asked.figure)
-    reference = spread_of(results, asked.reference, asked.figure)
-    if differences is None or reference is None or reference.mean == 0:
-        return None
-    return Spread.of(100 * value / abs(reference.mean) for value in differences.values)
+    if asked.reference:
+        return paired_percent(results, asked.arm, asked.reference, asked.figure)
+    changes = spread_of(results, asked.arm, asked.figure)  # since the first phase: 1 is none
+    return Spread.of(100 * (value - 1) for value in changes.values) if changes else None
 
 
-def verdict(asked: StudyAnswer, effect: Spread | None) -> Verdict:
-    """Return what the interval allows to say of the claim.
+def verdict(asked: StudyAnswer, effect: Spread | None) -> tuple[Verdict, str]:
+    """Return what the interval allows to say of the claim, and the reason where there is one.
 
-    lower, higher: "shown" where the interval lies wholly on the claimed side of zero; "not shown"
-    where it lies wholly on the other side, or wholly within the margin. same: "shown" where it lies
-    wholly within the margin; else "not shown" where it leaves out zero. Everything else, and a
-    single seed, is "not resolved".
+    claim           shown                    not shown
+    lower, higher   the claimed side of 0    the other side of 0, or within the margin
+    differs         either side of 0         within the margin
+    same            within the margin        beyond the margin on one side
+
+    The interval must lie there wholly; an end that touches 0 or the margin does not. What is shown
+    may still be within the margin, which the reason says. Everything else is "not resolved", and so
+    is a single seed, which has no interval.
     """
     if effect is None:
-        return "not run"
+        return "not run", ""
     if effect.interval is None:
-        return "not resolved"
+        return "not resolved", "one seed has no interval"
     low, high = effect.interval
-    is_within = -asked.margin_percent < low and high < asked.margin_percent
+    margin = asked.margin_percent
+    smaller = f"smaller than {margin:g} %" if -margin < low and high < margin else ""
     if asked.claim == "same":
-        leaves_out_zero = low > 0 or high < 0
-        return "shown" if is_within else "not shown" if leaves_out_zero else "not resolved"
-    is_claimed, is_contrary = (high < 0, low > 0)
-    if asked.claim == "higher":
-        is_claimed, is_contrary = is_contrary, is_claimed
-    if is_claimed:
-        return "shown"
-    return "not shown" if is_contrary or is_within else "not resolved"
+        if smaller:
+            return "shown", smaller
+        is_beyond = low > margin or high < -margin
+        return ("not shown", f"more than {margin:g} %") if is_beyond else ("not resolved", "")
+    claimed = {"lower": high < 0, "higher": low > 0, "differs": high < 0 or low > 0}[asked.claim]
+    if claimed:
+        return "shown", smaller and f"but {smaller}"
+    if smaller:
+        return "not shown", smaller
+    is_contrary = high < 0 or low > 0
+    return ("not shown", "it is the other way round") if is_contrary else ("not resolved", "")
 
 
 def answers_table(study: Study, results: Results) -> list[list[str]]:
@@ -74,17 +81,24 @@ def answers_table(study: Study, results: Results) -> list[list[str]]:
         return []
     rows = [["question", "answer", "effect (95 % interval)", "seeds"]]
     for answer in answers(study, results):
+        word = f"{answer.verdict} ({answer.reason})" if answer.reason else answer.verdict
         count = str(answer.effect.count) if answer.effect else "0"
-        rows.append([answer.question, answer.verdict, _shown(answer.effect), count])
+        rows.append([answer.question, word, _shown(answer.effect), count])
     return rows
 
 
-def multiplicity(study: Study) -> str:
-    """Return how many of the answers chance alone would make wrong, as a sentence."""
-    count = len(study.answers)
+def multiplicity(study: Study, results: Results) -> str:
+    """Return what chance alone does to that many intervals, as a sentence; of none, nothing."""
+    count = sum(
+        answer.effect is not None and answer.effect.interval is not None
+        for answer in answers(study, results)
+    )
+    if not count:
+        return ""
     return (
-        f"Of {count} intervals of 95 %, chance alone leaves the true value outside about "
-        f"{0.05 * count:.1f}: read a single answer near the edge of its interval with that in mind."
+        f"Of {count} intervals of {100 * CONFIDENCE:.0f} %, about {(1 - CONFIDENCE) * count:.1f} "
+        "would exclude zero by chance alone if no arm differed from another; no correction is "
+        "made for that."
     )
 
 

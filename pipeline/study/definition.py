@@ -13,7 +13,7 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -30,6 +30,7 @@ CHANGES = {  # figures of a study alone: (the figure whose change it is, its hea
     "hole_mse_change": ("hole_mse", "MSE in the hole, end / end of first phase"),
     "known_mse_change": ("known_mse_of_raw", "raw MSE of known pixels, end / end of first phase"),
 }
+FIRST_PHASE_PREFIX = "first_phase_"  # of the figures that those changes start from
 
 _WORD = re.compile(r"[a-z0-9][a-z0-9-]*")
 _OF_THE_STUDY = ("name", "folder", "seed", "resume")  # fields of a run that no arm may set
@@ -65,24 +66,27 @@ class StudyAnswer:
     # figures that are such changes.
     reference: str = ""
     figure: str = "hole_mse"
-    claim: Literal["lower", "higher", "same"] = "lower"
-    margin_percent: float = 3.0  # an effect below that is none
+    claim: Literal["lower", "higher", "differs", "same"] = "lower"
+    margin_percent: float = 3.0  # the smallest effect that matters
 
 
 @dataclass(frozen=True)
 class Study:
     name: str
-    source: str  # photographs in class folders, as `glcic pack` takes them
+    # Photographs in class folders, or in train/ and val/, as `glcic pack` takes them.
+    source: str
     seeds: tuple[int, ...]
     base: dict[str, Any]
     arms: dict[str, StudyArm]
     figures: tuple[StudyFigure, ...]
     answers: tuple[StudyAnswer, ...] = ()
     purpose: str = ""  # a sentence for the page
+    # Photographs that no arm trains on, to evaluate all arms on: all of the folder, or its val/.
+    # Empty: those that `source` sets aside for validation.
+    evaluation_source: str = ""
     # Masks of the set that all arms are evaluated on; empty: those of the base.
     evaluation_masks: dict[str, Any] = field(default_factory=dict)
     sheet_images: int = 4
-    trained_arms: tuple[str, ...] = ()  # empty: all
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,11 @@ def _faults(study: Study) -> list[str]:
         if not figure.arms and not figure.preprocessing:
             faults.append(f"figure {figure.title!r} shows no arm")
     faults += [fault for asked in study.answers for fault in _answer_faults(study, asked)]
+    if study.evaluation_source and study.evaluation_source == study.source:
+        faults.append(
+            f"evaluation_source is the source, {study.source}, which the arms train on; name other "
+            "photographs, or leave it out"
+        )
     for name, arm in study.arms.items():
         taken = [key for key in _OF_THE_STUDY if key in arm.switches]
         if taken:
@@ -143,9 +152,10 @@ def _faults(study: Study) -> list[str]:
 
 
 def _unknown(names: Iterable[str]) -> list[str]:
-    prefixed = (
+    prefixed = [
         f"{prefix}{name}" for prefix in (RUNNING_PREFIX, BLENDED_PREFIX) for name in FIGURES
-    )
+    ]
+    prefixed += [f"{FIRST_PHASE_PREFIX}{name}" for name, _ in CHANGES.values()]
     known, faults = [*FIGURES, *CHANGES, *prefixed], []
     for name in names:
         if name not in known:
@@ -176,7 +186,7 @@ def study_runs(study: Study, folder: str) -> list[StudyRun]:
     return [
         StudyRun(arm, seed, _run_config(study, arm, seed, folder))
         for seed in study.seeds
-        for arm in study.trained_arms or study.arms
+        for arm in study.arms
     ]
 
 
@@ -194,34 +204,33 @@ def _run_config(study: Study, arm: str, seed: int, folder: str) -> Config:
 
 
 def evaluation_recipe(study: Study) -> PackRecipe:
-    """Of the set that all arms are evaluated on."""
-    return parse_config(_merged(study.base, {"pack": {"masks": study.evaluation_masks}})).pack
+    """Return the recipe of the set that all arms are evaluated on."""
+    changes: dict[str, Any] = {"masks": study.evaluation_masks}
+    if study.evaluation_source:
+        changes["validation_fraction"] = 1  # none of its photographs is for training
+    return parse_config(_merged(study.base, {"pack": changes})).pack
 
 
-def packed_sets(study: Study, folder: str) -> dict[str, PackRecipe]:
-    """Where each set lies that the study needs, and how it is packed."""
-    recipes = [evaluation_recipe(study)]
-    recipes += [parse_config(_merged(study.base, arm.switches)).pack for arm in study.arms.values()]
-    return {set_folder(folder, recipe): recipe for recipe in recipes}
+@dataclass(frozen=True)
+class PackedSet:
+    """A set that the study needs: its photographs, and how they are packed."""
+
+    source: str
+    recipe: PackRecipe
+
+
+def packed_sets(study: Study, folder: str) -> dict[str, PackedSet]:
+    """Return the sets that the study needs, by the folder of each."""
+    judged_on = PackedSet(study.evaluation_source or study.source, evaluation_recipe(study))
+    sets = [judged_on]
+    for arm in study.arms.values():
+        sets.append(PackedSet(study.source, parse_config(_merged(study.base, arm.switches)).pack))
+    return {set_folder(folder, one.recipe): one for one in sets}
 
 
 def set_folder(folder: str, recipe: PackRecipe) -> str:
     content = json.dumps(dataclasses.asdict(recipe), sort_keys=True)
     return join_url(folder, "sets", hashlib.sha256(content.encode()).hexdigest()[:12])
-
-
-def with_part(study: Study, seeds: Sequence[int] = (), arms: Sequence[str] = ()) -> Study:
-    """Return the study with other seeds, and with these arms alone; empty: as they are.
-
-    Figures and answers about other arms stay, and say that nothing has run. Raises ValueError for
-    an arm that the study does not have.
-    """
-    missing = [arm for arm in arms if arm not in study.arms]
-    if missing:
-        raise ValueError(f"--arms {', '.join(missing)}: arms are {', '.join(study.arms)}")
-    return dataclasses.replace(
-        study, seeds=tuple(seeds) or study.seeds, trained_arms=tuple(arms) or study.trained_arms
-    )
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ each run, and figures that need a judging network would need it in every run's c
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from pipeline.evaluation_report import NETWORK
 from pipeline.export import find_checkpoint, load_from_checkpoint
 from pipeline.measuring import Measuring
 from pipeline.perceptual import PerceptualNetworks
+from pipeline.study.provenance import this_environment
 from pipeline.study.results import JUDGEMENT
 from pipeline.workers import Worker
 from shards.manifest import load_manifest
@@ -38,24 +40,25 @@ class Judge:
     num_samples: int = 0  # of the evaluation set, spread evenly; 0: all
 
     def judge(self, config: Config, *, baselines: bool) -> None:
-        """Write `judgement.json` into a finished run's folder, unless it is there already.
+        """Write `judgement.json` into a finished run's folder, unless this judge has done so.
 
         The network is the newest checkpoint's raw weights, measured with its batch norm estimated
         anew on training images, and once more with its running statistics as training left them.
         """
-        perceptual = PerceptualNetworks.load(self.features, self.lpips)
+        perceptual = _networks(self.features, self.lpips)
         facts = self._facts(config, perceptual, baselines)
         url = join_url(config.run_folder, JUDGEMENT)
-        if exists(url) and json.loads(read_bytes(url))["judge"] == facts:
+        if _is_judged(url, facts):
             return
-        cpu = torch.device("cpu")
-        left, _ = load_from_checkpoint(find_checkpoint(config.checkpoint_url), "raw", cpu)
-        network = recalibrate(left, config, Worker(device=cpu, precision=config.train.precision))
+        device = _device()
+        left, _ = load_from_checkpoint(find_checkpoint(config.checkpoint_url), "raw", device)
+        worker = Worker(device=device, precision=config.train.precision)
+        network = recalibrate(left, config, worker)
         names = BASELINE_NAMES if baselines else ()
         judged = self._measured(network, config, perceptual, names, blend=True)
         running = self._measured(left, config, PerceptualNetworks(), (), blend=False)
         content = {
-            "judge": facts,
+            "judge": {**facts, "made": this_environment()},
             "num_samples": judged.num_samples,
             "methods": judged.methods,
             "running_statistics": running.methods[NETWORK],
@@ -72,9 +75,10 @@ class Judge:
         blend: bool,
     ) -> Evaluation:
         how = Measuring(
-            device=torch.device("cpu"),
+            device=_device(),
             precision=config.train.precision,
             map_scale=config.loss.map_scale,
+            threads=torch.get_num_threads(),
             perceptual=perceptual,
         )
         return evaluate(
@@ -98,5 +102,28 @@ class Judge:
             "evaluation_set": load_manifest(config.validation_shards).fingerprint,
             "num_samples": self.num_samples,
             "baselines": baselines,
-            **perceptual.description(),
+            "networks_sha256": perceptual.description(),
         }
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@functools.cache  # a process judges many runs
+def _networks(features: str, lpips: str) -> PerceptualNetworks:
+    return PerceptualNetworks.load(features, lpips)
+
+
+def _is_judged(url: str, facts: dict[str, Any]) -> bool:
+    """Whether all that is asked for has been measured; what was measured beyond that may stay."""
+    if not exists(url):
+        return False
+    try:
+        before = json.loads(read_bytes(url))["judge"]
+        networks = {**before["networks_sha256"], **facts["networks_sha256"]}
+        baselines = before["baselines"] or facts["baselines"]
+        asked = {**facts, "networks_sha256": networks, "baselines": baselines}
+        return bool({**before, "made": None} == {**asked, "made": None})
+    except (KeyError, TypeError, ValueError):  # damaged, or of an earlier version: measured again
+        return False

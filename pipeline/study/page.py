@@ -18,6 +18,7 @@ from pipeline.study.results import (
     classic_figures,
     heading,
     paired_difference,
+    paired_percent,
     spread_of,
 )
 from shards.preview import draw_preview
@@ -80,23 +81,23 @@ def answers_section(study: Study, results: Results) -> list[Section]:
     table = answers_table(study, results)
     if not table:
         return []
-    margins = sorted({asked.margin_percent for asked in study.answers})
+    margins = " or ".join(f"{m:g}" for m in sorted({one.margin_percent for one in study.answers}))
     text = (
         "An effect is the mean over the seeds of the difference between two arms, in percent of "
         "the second's mean, with Student's interval of 95 % over the seeds. Shown: the interval "
         "lies wholly on the claimed side of zero. Not shown: it lies wholly on the other side, or "
-        f"the effect is smaller than {' or '.join(f'{m:g}' for m in margins)} %. Not resolved: "
-        f"these seeds cannot tell. {multiplicity(study)}"
+        f"within {margins} % of zero, too small to matter. Of arms claimed to be as good as each "
+        f"other: shown within {margins} %, not shown beyond that on one side. Not resolved: "
+        f"these seeds cannot tell. {multiplicity(study, results)}"
     )
-    return [Section("Answers", text, [], [table])]
+    return [Section("Answers", text.strip(), [], [table])]
 
 
 def _preprocessing(
     study: Study, figure: StudyFigure, runs: dict[tuple[str, int], StudyRun], stem: str
 ) -> Picture:
     arm = figure.arms[0] if figure.arms else next(iter(study.arms))
-    run = runs.get((arm, study.seeds[0]), next(iter(runs.values())))  # an arm may be left out
-    config = run.config
+    config = runs[arm, study.seeds[0]].config
     fill = "gray" if config.completion.hole_fill == "gray" else "mean"
     sheet = draw_preview(config.data.shards, count=_PREVIEW_SAMPLES, fill=fill)  # type: ignore[arg-type]
     return Picture(f"{stem}-preprocessing.jpg", as_jpeg(sheet), "packed samples")
@@ -136,7 +137,10 @@ def comparison_table(study: Study, figure: StudyFigure, results: Results) -> Tab
 
 
 def difference_table(study: Study, figure: StudyFigure, results: Results) -> Table:
-    """Of the other arms from the first, seed by seed; empty where there is nothing to compare."""
+    """Return the differences of the other arms from the first, seed by seed.
+
+    The first column is in percent of the first arm's mean. Empty where nothing can be compared.
+    """
     reference, *others = figure.arms
     differences = {
         (arm, name): paired_difference(results, arm, reference, name)
@@ -147,9 +151,11 @@ def difference_table(study: Study, figure: StudyFigure, results: Results) -> Tab
     if not rows:
         return []
     label = study.arms[reference].label
-    table = [[f"difference from: {label} (95 % interval)", *(heading(name)[0] for name in rows)]]
+    heads = [f"{heading(rows[0])[0]}, %", *(heading(name)[0] for name in rows)]
+    table = [[f"difference from: {label} (95 % interval)", *heads]]
     for arm in others:
-        cells = [shown_difference(differences[arm, name], heading(name)[1]) for name in rows]
+        cells = [shown_difference(paired_percent(results, arm, reference, rows[0]), 1)]
+        cells += [shown_difference(differences[arm, name], heading(name)[1]) for name in rows]
         table.append([study.arms[arm].label, *cells])
     return table
 

@@ -10,43 +10,49 @@ import json
 from typing import Any
 
 from pipeline.study.definition import Study, parse_study
-from pipeline.study.results import Results, RunResult
+from pipeline.study.results import Results, RunResult, classic_figures
 
-_VERSION = 1
+_VERSION = 2
 
 
-def study_record(study: Study, results: Results, facts: dict[str, Any]) -> str:
-    """Return the file's text. `facts` says where, when and from what the figures come."""
-    runs = {
-        arm: {str(seed): one.figures for seed, one in by_seed.items()}
-        for arm, by_seed in results.items()
-    }
-    judged = [one for by_seed in results.values() for one in by_seed.values()]
+def study_record(study: Study, results: Results, provenance: dict[str, Any]) -> str:
+    """Return the file's text. `provenance` is what `study_provenance` returns, or any mapping."""
     content = {
         "version": _VERSION,
-        "facts": facts,
-        "num_samples": max((one.num_samples for one in judged), default=0),
-        "baselines": next((one.baselines for one in judged if one.baselines), {}),
-        "runs": runs,
+        **provenance,
+        "baselines": classic_figures(results),
+        "runs": {
+            arm: {
+                str(seed): {"num_samples": one.num_samples, "means": one.figures}
+                for seed, one in by_seed.items()
+            }
+            for arm, by_seed in results.items()
+        },
         "study": dataclasses.asdict(study),
     }
     return json.dumps(content, indent=1) + "\n"
 
 
 def read_record(text: str) -> tuple[Study, Results, dict[str, Any]]:
-    """Return what `study_record` was given, without the records of training.
+    """Return what `study_record` was given, without the runs' records of training.
 
-    Raises ValueError for a file of another version.
+    Raises ValueError for what is no such file, or one of another version.
     """
     content = json.loads(text)
-    if content.get("version") != _VERSION:
-        raise ValueError(f"the record has version {content.get('version')}, not {_VERSION}")
-    study = parse_study(content["study"])
+    if not isinstance(content, dict) or content.get("version") != _VERSION:
+        version = content.get("version") if isinstance(content, dict) else None
+        raise ValueError(
+            f"this is no record of a study of version {_VERSION} but of {version}; write it again "
+            "with glcic study --page-only"
+        )
+    study = parse_study(content.pop("study"))
+    baselines, runs = content.pop("baselines"), content.pop("runs")
     results: Results = {
         arm: {
-            int(seed): RunResult(figures, content["baselines"], content["num_samples"], [])
-            for seed, figures in by_seed.items()
+            int(seed): RunResult(one["means"], baselines, one["num_samples"], [])
+            for seed, one in by_seed.items()
         }
-        for arm, by_seed in content["runs"].items()
+        for arm, by_seed in runs.items()
     }
-    return study, results, content["facts"]
+    del content["version"]
+    return study, results, content

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from scipy import stats
@@ -15,6 +15,7 @@ from pipeline.metrics import FIGURES
 from pipeline.study.definition import (
     BLENDED_PREFIX,
     CHANGES,
+    FIRST_PHASE_PREFIX,
     RUNNING_PREFIX,
     Study,
     StudyRun,
@@ -36,6 +37,7 @@ class RunResult:
     baselines: dict[str, Figures]
     num_samples: int
     records: list[dict[str, Any]]  # of metrics.jsonl
+    judge: dict[str, Any] = field(default_factory=dict)  # by what, when and where it was measured
 
 
 @dataclass(frozen=True)
@@ -104,20 +106,23 @@ def _read(run: StudyRun) -> RunResult:
     figures |= {f"{RUNNING_PREFIX}{name}": value for name, value in running.items()}
     records = read_metrics(folder)
     figures |= changes_since_first_phase(own["methods"][NETWORK], records)
-    return RunResult(figures, methods, judged["num_samples"], records)
+    return RunResult(figures, methods, judged["num_samples"], records, judged.get("judge", {}))
 
 
 def changes_since_first_phase(figures: Figures, records: list[dict[str, Any]]) -> Figures:
-    """Errors at the end over those at the end of the completion phase, by the same evaluation: what
-    training with the discriminators has done to them. Empty where there was no other phase.
+    """Return the errors at the end of the completion phase, and those at the end over them: what
+    training with the discriminators has done to them, by the run's own evaluations. Empty where
+    there was no other phase.
     """
     first = [r for r in records if r["phase"] == "completion" and "evaluation_hole_mse" in r]
     if not first or records[-1]["phase"] == "completion":
         return {}
-    return {
-        name: figures[figure] / max(first[-1][f"evaluation_{figure}"], 1e-12)
-        for name, (figure, _) in CHANGES.items()
-    }
+    changes = {}
+    for name, (figure, _) in CHANGES.items():
+        before = first[-1][f"evaluation_{figure}"]
+        changes[f"{FIRST_PHASE_PREFIX}{figure}"] = before
+        changes[name] = figures[figure] / max(before, 1e-12)
+    return changes
 
 
 def _json(url: str) -> Any:
@@ -141,12 +146,28 @@ def spread_of(results: Results, arm: str, figure: str) -> Spread | None:
 
 def paired_difference(results: Results, arm: str, reference: str, figure: str) -> Spread | None:
     """Seed by seed: both arms began with the same weights and saw the same samples."""
-    differences = []
-    for seed, one in results[arm].items():
-        other = results[reference].get(seed)
-        if other is not None and figure in one.figures and figure in other.figures:
-            differences.append(one.figures[figure] - other.figures[figure])
-    return Spread.of(differences)
+    return Spread.of(one - other for one, other in _pairs(results, arm, reference, figure))
+
+
+def paired_percent(results: Results, arm: str, reference: str, figure: str) -> Spread | None:
+    """Return the differences in percent of the reference's mean over the same seeds.
+
+    None where no seed of both has ended, or where that mean is 0.
+    """
+    pairs = _pairs(results, arm, reference, figure)
+    mean = statistics.fmean(other for _, other in pairs) if pairs else 0.0
+    return Spread.of(100 * (one - other) / abs(mean) for one, other in pairs) if mean else None
+
+
+def _pairs(results: Results, arm: str, reference: str, figure: str) -> list[tuple[float, float]]:
+    """Return the figure of both arms for each seed that has it for both."""
+    return [
+        (one.figures[figure], results[reference][seed].figures[figure])
+        for seed, one in results[arm].items()
+        if figure in one.figures
+        and seed in results[reference]
+        and figure in results[reference][seed].figures
+    ]
 
 
 def heading(figure: str) -> tuple[str, int]:
@@ -156,6 +177,7 @@ def heading(figure: str) -> tuple[str, int]:
     for prefix, suffix in (
         (RUNNING_PREFIX, "batch norm as training left it"),
         (BLENDED_PREFIX, "blended"),
+        (FIRST_PHASE_PREFIX, "end of first phase"),
     ):
         if figure.startswith(prefix):
             text, decimals = FIGURES[figure.removeprefix(prefix)]

@@ -39,8 +39,21 @@ def test_arms_that_are_packed_alike_share_a_set_and_all_are_evaluated_on_one(
     assert masked.validation_shards == dam.validation_shards != masked.data.shards
     sets = packed_sets(study, "folder")
     assert set(sets) == {masked.data.shards, dam.data.shards, masked.validation_shards}
-    assert sets[dam.data.shards].masks.masks_per_image == 2
-    assert sets[masked.validation_shards].masks.side_max == 10
+    assert sets[dam.data.shards].recipe.masks.masks_per_image == 2
+    assert sets[masked.validation_shards].recipe.masks.side_max == 10
+
+
+def test_other_photographs_to_evaluate_on_are_a_set_that_nothing_is_trained_on(
+    tmp_path: Path,
+) -> None:
+    study = parse_study(small_study(tmp_path, evaluation_source="unseen"))
+    runs = study_runs(study, "folder")
+    sets = packed_sets(study, "folder")
+    unseen = sets[runs[0].config.validation_shards]
+    assert unseen.source == "unseen"
+    assert unseen.recipe.validation_fraction == 1
+    assert unseen.recipe.masks.side_max == 10
+    assert {sets[run.config.data.shards].source for run in runs} == {study.source}
 
 
 @pytest.mark.parametrize(
@@ -60,6 +73,7 @@ def test_arms_that_are_packed_alike_share_a_set_and_all_are_evaluated_on_one(
         ),
         ({"figures": [{"title": "T", "question": "?"}]}, ["'T' shows no arm"]),
         ({"figures": [{"title": "T"}]}, ["figures.0.question"]),
+        ({"source": "a", "evaluation_source": "a"}, ["evaluation_source is the source, a"]),
     ],
 )
 def test_all_faults_of_a_study_are_told_at_once(

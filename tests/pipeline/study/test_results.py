@@ -108,8 +108,12 @@ def test_the_tables_have_a_row_for_each_arm(study: Study, tmp_path: Path) -> Non
     assert table[2][:2] == ["DAM, two masks", "0.17500 (0.08000 to 0.27000)"]
     assert table[2][-1] == "2"
     differences = difference_table(study, study.figures[1], results)
-    assert differences[0][:2] == ["difference from: masked (95 % interval)", "MSE in the hole"]
-    assert differences[1][:2] == ["DAM, two masks", "-0.02500 (-0.08853 to +0.03853)"]
+    assert differences[0][:3] == [
+        "difference from: masked (95 % interval)", "MSE in the hole, %", "MSE in the hole",
+    ]  # fmt: skip
+    assert differences[1][:3] == [
+        "DAM, two masks", "-12.5 (-44.3 to +19.3)", "-0.02500 (-0.08853 to +0.03853)",
+    ]  # fmt: skip
 
 
 def test_an_arm_without_results_has_dashes_and_nothing_is_compared_with_it(
@@ -132,7 +136,12 @@ def test_what_the_discriminators_did_is_the_change_since_the_first_phase() -> No
     ]  # fmt: skip
     figures = {"hole_mse": 0.15, "known_mse_of_raw": 0.05}
     changes = changes_since_first_phase(figures, records)
-    assert changes == pytest.approx({"hole_mse_change": 1.5, "known_mse_change": 0.5})
+    assert changes == pytest.approx(
+        {
+            "first_phase_hole_mse": 0.1, "hole_mse_change": 1.5,
+            "first_phase_known_mse_of_raw": 0.1, "known_mse_change": 0.5,
+        }
+    )  # fmt: skip
     assert changes_since_first_phase(figures, records[:2]) == {}
 
 
