@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.result import Figure, Result, read_result
+from pipeline.evaluation_report import BLENDED
 from pipeline.metrics import FIGURES
 from pipeline.study.answers import answers_table
 from pipeline.study.definition import BLENDED_PREFIX
@@ -53,6 +54,13 @@ def quickstart(results: Path) -> Iterator[str]:
             cells.append(_difference(intervals["differences"].get(method, {})))
         yield _row([method, *cells])
     yield ""
+    if BLENDED in methods and "membrane" in methods:
+        gain = methods[BLENDED]["hole_psnr_db"] - methods["membrane"]["hole_psnr_db"]
+        yield (
+            f"Blended, the network has {gain:+.2f} dB against the membrane, which is a grey fill "
+            "blended in the same way."
+        )
+        yield ""
     images = f" of {intervals['num_images']} images" if intervals else ""
     yield f"{content['num_samples']} validation samples{images}. {origin(content)}"
 
