@@ -53,7 +53,7 @@ def test_a_quantized_network_gives_nearly_what_it_was_made_of(kind: str, runtime
         assert spread > 0.05, "else any output would be near"
         assert 0 < (given[0] - expected[0])[hole].abs().mean() < 0.05 * spread
         for ours, theirs in zip(given[1:], expected[1:], strict=True):
-            assert (ours - theirs).abs().mean() < 0.01
+            assert (ours - theirs).abs().max() < 0.02
 
 
 @pytest.mark.parametrize("kind", KINDS)
