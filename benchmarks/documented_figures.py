@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.documented_tables import TABLES
-from benchmarks.result import RESULTS_FOLDER
+from benchmarks.harness.result import RESULTS_FOLDER
 
 ROOT = Path(__file__).parents[1]
 NOT_MEASURED = "Not measured yet."

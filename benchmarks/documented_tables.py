@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.result import Figure, Result, read_result
-from pipeline.evaluation_report import BLENDED
-from pipeline.metrics import FIGURES
+from benchmarks.harness.result import Figure, Result, read_result
+from pipeline.evaluation.metrics import FIGURES
+from pipeline.evaluation.report import BLENDED
 from pipeline.study.answers import answers_table
 from pipeline.study.definition import BLENDED_PREFIX
 from pipeline.study.page import shown_spread

@@ -17,9 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.command import exit_status
 from benchmarks.documented_tables import read_document
-from benchmarks.result import installed_versions, this_hardware
+from benchmarks.harness.command_line import exit_status
+from benchmarks.harness.result import installed_versions, this_hardware
 
 ROOT = Path(__file__).parents[1]
 

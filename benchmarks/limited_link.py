@@ -23,13 +23,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.cluster_result import Measured, read_measured, require_joinable
-from benchmarks.command import command_line
-from benchmarks.fabric import Fabric, Link, Topology
-from benchmarks.model_check import check_model
-from benchmarks.report import print_result
-from benchmarks.result import RESULTS_FOLDER, Figure, Result, write_result
-from benchmarks.scaling_model import ScalingModel, StepTime
+from benchmarks.harness.command_line import command_line
+from benchmarks.harness.result import RESULTS_FOLDER, Figure, Result, write_result
+from benchmarks.harness.tables import print_result
+from benchmarks.scaling.links import Fabric, Link, Topology
+from benchmarks.scaling.model import ScalingModel, StepTime
+from benchmarks.scaling.model_check import check_model
+from benchmarks.scaling.result import Measured, read_measured, require_joinable
 
 _NAMESPACES = ("glcic-link-a", "glcic-link-b")
 _INTERFACES = ("glcic-link0", "glcic-link1")

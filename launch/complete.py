@@ -14,7 +14,7 @@ if __package__ in (None, ""):  # started as a script: the repository root is not
 import numpy as np
 
 from launch.command import EXIT_DATA
-from pipeline.photograph import Photograph, read_mask, read_photograph, rectangle_mask
+from pipeline.inference.photograph import Photograph, read_mask, read_photograph, rectangle_mask
 
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 Hole = tuple[int, int, int, int]  # x, y, width, height
@@ -35,9 +35,9 @@ def main(arguments: list[str]) -> int:
 
     import torch
 
-    from pipeline.completion import complete
-    from pipeline.exchange.graph_file import is_graph_file
-    from pipeline.export import device_for, load_completion_network
+    from pipeline.exports.network_folder import device_for, load_completion_network
+    from pipeline.exports.onnx.file import is_graph_file
+    from pipeline.inference.complete import complete
     from pipeline.networks.folding import folded
 
     is_graph = is_graph_file(options.checkpoint)

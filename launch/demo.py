@@ -47,7 +47,7 @@ def _require_free(host: str, port: int | None) -> None:
 
 def _serve(options: argparse.Namespace) -> None:
 
-    from pipeline.export import device_for, load_completion_network
+    from pipeline.exports.network_folder import device_for, load_completion_network
 
     device = device_for(options.checkpoint, options.device)
     network = load_completion_network(options.checkpoint, options.weights, device)

@@ -18,9 +18,9 @@ from pathlib import Path
 if __package__ in (None, ""):  # started as a script: the repository root is not on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from launch.agent import AGENT, NODES
-from launch.arguments import parse_with_config
-from launch.node_address import (
+from launch.support.agent import AGENT, NODES
+from launch.support.arguments import parse_with_config
+from launch.support.node_address import (
     address_towards,
     interface_of,
     is_listening,
@@ -28,8 +28,8 @@ from launch.node_address import (
     is_port_busy,
     resolve,
 )
-from pipeline.config import Config
-from pipeline.config_faults import world_size_faults
+from pipeline.config.schema import Config
+from pipeline.config.validation import world_size_faults
 
 _TRAIN = Path(__file__).resolve().with_name("train.py")
 _POLL_S = 1.0

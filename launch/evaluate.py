@@ -12,11 +12,11 @@ if __package__ in (None, ""):  # started as a script: the repository root is not
 
 from rich.console import Console
 
-from launch.arguments import parse_with_config
-from pipeline.exchange.graph_file import is_graph_file
-from shards.fixed_pairs import FixedPairs, find_pairs
-from shards.manifest import load_manifest
-from shards.storage import join_url, write_bytes
+from launch.support.arguments import parse_with_config
+from pipeline.exports.onnx.file import is_graph_file
+from shards.evaluation_sets.image_mask_pairs import FixedPairs, find_pairs
+from shards.format.manifest import load_manifest
+from shards.storage.files import join_url, write_bytes
 
 
 def main(arguments: list[str]) -> int:
@@ -48,12 +48,12 @@ def main(arguments: list[str]) -> int:
 
     import torch
 
-    from pipeline.evaluation import evaluate_network, recalibrate
-    from pipeline.exchange.graph_network import GraphNetwork
-    from pipeline.export import load_completion_network
-    from pipeline.perceptual import PerceptualNetworks
-    from pipeline.published import PUBLISHED
-    from pipeline.workers import start_worker
+    from pipeline.engines.start import start_worker
+    from pipeline.evaluation.evaluate import evaluate_network, recalibrate
+    from pipeline.evaluation.feature_metrics import PerceptualNetworks
+    from pipeline.evaluation.published_results import PUBLISHED
+    from pipeline.exports.network_folder import load_completion_network
+    from pipeline.exports.onnx.network import GraphNetwork
 
     perceptual = PerceptualNetworks.load(options.features, options.lpips)
     weights = config.evaluation.weights

@@ -14,8 +14,8 @@ if __package__ in (None, ""):  # started as a script: the repository root is not
 if TYPE_CHECKING:
     from torch import nn
 
-    from pipeline.config import Config
-    from pipeline.exchange.traced import TracedCompletion
+    from pipeline.config.schema import Config
+    from pipeline.exports.tracing.traced import TracedCompletion
 
 _SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2"}  # of the formats that are one file
 _CALIBRATION_IMAGES = 128
@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int:
     _check_output(options)
     _check_precision(options)
 
-    from pipeline.export import save_described_network
+    from pipeline.exports.network_folder import save_described_network
 
     network, description, config = _network(options)
     if options.format == "safetensors":
@@ -106,13 +106,18 @@ def _network(options: argparse.Namespace) -> tuple[nn.Module, dict[str, Any], Co
     """
     import torch
 
-    from pipeline.checkpoint import read_commitment
-    from pipeline.evaluation import recalibrate
-    from pipeline.exchange.quantization_samples import configuration_of
-    from pipeline.export import DESCRIPTION, find_checkpoint, load_exported, load_from_checkpoint
-    from pipeline.preflight import training_data
-    from pipeline.workers import Worker
-    from shards.storage import exists, join_url
+    from pipeline.checkpoints.format import read_commitment
+    from pipeline.engines.ddp import Worker
+    from pipeline.evaluation.evaluate import recalibrate
+    from pipeline.exports.network_folder import (
+        DESCRIPTION,
+        find_checkpoint,
+        load_exported,
+        load_from_checkpoint,
+    )
+    from pipeline.exports.onnx.calibration_data import configuration_of
+    from pipeline.step.training_data import training_data
+    from shards.storage.files import exists, join_url
 
     if exists(join_url(options.checkpoint, DESCRIPTION)):
         if options.shards and options.precision != "int8":
@@ -153,11 +158,11 @@ def _write_graph(
     """Compared with the network first: what does not agree is not written."""
     import torch
 
-    from pipeline.exchange.exported_program import exported_program_file
-    from pipeline.exchange.onnx_graph import onnx_file
-    from pipeline.exchange.traced import TracedCompletion
-    from pipeline.networks.erasing import ErasingNetwork
-    from shards.storage import write_bytes
+    from pipeline.exports.onnx.export import onnx_file
+    from pipeline.exports.torch_export import exported_program_file
+    from pipeline.exports.tracing.traced import TracedCompletion
+    from pipeline.networks.base import ErasingNetwork
+    from shards.storage.files import write_bytes
 
     # Plain NCHW on the CPU: the graph is for any device, and for programs that know no other order.
     network = network.to(device="cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
@@ -180,10 +185,10 @@ def _in_8_bits(
     config: Config,
     num_images: int,
 ) -> bytes:
-    from pipeline.exchange.graph_runtimes import installed_runtime
-    from pipeline.exchange.hole_difference import hole_difference
-    from pipeline.exchange.quantization_samples import quantization_samples
-    from pipeline.exchange.quantized_graph import quantized_graph
+    from pipeline.exports.int8_error import hole_difference
+    from pipeline.exports.onnx.calibration_data import quantization_samples
+    from pipeline.exports.onnx.int8 import quantized_graph
+    from pipeline.exports.onnx.runtimes import installed_runtime
 
     samples = quantization_samples(config, num_images)
     calibration = {

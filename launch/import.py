@@ -14,8 +14,8 @@ if __package__ in (None, ""):  # started as a script: the repository root is not
 def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
 
-    from pipeline.export import save_completion_network
-    from pipeline.foreign.formats import import_file, sha256_of
+    from pipeline.exports.network_folder import save_completion_network
+    from pipeline.weight_import.detect import import_file, sha256_of
 
     mean = _mean(options.mean) if options.mean else None
     imported = import_file(
@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _mean(text: str) -> tuple[float, float, float]:
-    from pipeline.foreign.imported import checked_color
+    from pipeline.weight_import.imported import checked_color
 
     try:
         values = [float(part) for part in text.split(",")]

@@ -9,9 +9,9 @@ from pathlib import Path
 if __package__ in (None, ""):  # started as a script: the repository root is not on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from launch.arguments import parse_with_config
-from launch.progress import PlainProgress
-from shards.foreign import index_foreign_shards
+from launch.support.arguments import parse_with_config
+from launch.support.progress import PlainProgress
+from shards.indexing.external_set import index_foreign_shards
 
 
 def main(arguments: list[str]) -> int:

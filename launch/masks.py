@@ -9,10 +9,10 @@ from pathlib import Path
 if __package__ in (None, ""):  # started as a script: the repository root is not on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from launch.arguments import parse_with_config
-from shards.fixed_files import PACKED, write_fixed_files
-from shards.fixed_pairs import LIST_NAME
-from shards.named_masks import NAMED_MASKS
+from launch.support.arguments import parse_with_config
+from shards.evaluation_sets.image_mask_pairs import LIST_NAME
+from shards.evaluation_sets.write_pairs import PACKED, write_fixed_files
+from shards.masks.presets import NAMED_MASKS
 
 _TOLD = 20  # refused images that are printed
 

@@ -19,16 +19,16 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from launch.arguments import parse_with_config
-from launch.progress import PlainProgress
-from pipeline.config import Config
+from launch.support.arguments import parse_with_config
+from launch.support.progress import PlainProgress
+from pipeline.config.schema import Config
+from pipeline.config.telemetry_validation import require_telemetry
 from pipeline.monitoring.packing_metrics import PackingMetrics
-from pipeline.telemetry_faults import require_telemetry
-from shards.manifest import Manifest, RefusedImage
-from shards.merge import merge_if_last, merge_slices
-from shards.pack import Progress as PackProgress
-from shards.pack import pack_images, pack_slice
-from shards.sources import is_ignored
+from shards.format.manifest import Manifest, RefusedImage
+from shards.packing.merge import merge_if_last, merge_slices
+from shards.packing.pack import Progress as PackProgress
+from shards.packing.pack import pack_images, pack_slice
+from shards.sources.plan import is_ignored
 
 _INDEX_VARIABLE = "JOB_COMPLETION_INDEX"  # set by Kubernetes in the pods of an Indexed Job
 _LISTED = 20  # refused images that are printed; the manifest has them all

@@ -9,9 +9,9 @@ from pathlib import Path
 if __package__ in (None, ""):  # started as a script: the repository root is not on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from shards.manifest import load_manifest
-from shards.mask_statistics import draw_statistics, measure_masks, statistics_lines
-from shards.preview import draw_preview
+from shards.format.manifest import load_manifest
+from shards.inspection.mask_statistics import draw_statistics, measure_masks, statistics_lines
+from shards.inspection.preview import draw_preview
 
 
 def main(arguments: list[str]) -> int:

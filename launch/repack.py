@@ -9,7 +9,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # started as a script: the repository root is not on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from shards.repack import repack_damaged
+from shards.packing.repack import repack_damaged
 
 
 def main(arguments: list[str]) -> int:

@@ -9,8 +9,8 @@ from pathlib import Path
 if __package__ in (None, ""):  # started as a script: the repository root is not on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from shards.free_photographs import find_photographs, read_photographs
-from shards.sample_photographs import (
+from shards.sources.free_photographs import find_photographs, read_photographs
+from shards.sources.sample_photographs import (
     CREDITS_NAME,
     SAMPLE_PHOTOGRAPHS,
     available_photographs,

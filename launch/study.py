@@ -14,12 +14,12 @@ if __package__ in (None, ""):  # started as a script: the repository root is not
 
 from rich.console import Console
 
-from launch.arguments import read_yaml
 from launch.command import EXIT_SOFTWARE
-from launch.progress import PlainProgress
+from launch.support.arguments import read_yaml
+from launch.support.progress import PlainProgress
 from pipeline.study.definition import Study, StudyRun, packed_sets, parse_study, study_runs
 from shards.cores import available_cores
-from shards.pack import pack_images
+from shards.packing.pack import pack_images
 
 STUDIES = Path(__file__).resolve().parent / "studies"
 
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
     _judge(runs, options, console)
     _write_page(study, folder, options, console)
     for run in failed:
-        from launch.study_processes import log_path
+        from launch.support.study_processes import log_path
 
         console.print(f"failed: {run.name}, see {log_path(run, folder)}", highlight=False)
     return EXIT_SOFTWARE if failed else 0
@@ -126,7 +126,7 @@ def _pack(study: Study, folder: Path) -> None:
 def _train(
     runs: list[StudyRun], folder: Path, options: argparse.Namespace, console: Console
 ) -> list[StudyRun]:
-    from launch.study_processes import log_path, train_runs
+    from launch.support.study_processes import log_path, train_runs
 
     done = 0
 
@@ -144,7 +144,7 @@ def _train(
 
 def _judge(runs: list[StudyRun], options: argparse.Namespace, console: Console) -> None:
     """Measure what has ended; the first also beside the methods without a network."""
-    from launch.study_processes import has_ended
+    from launch.support.study_processes import has_ended
     from pipeline.study.judging import Judge
 
     judge = Judge(features=options.features, lpips=options.lpips)

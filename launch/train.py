@@ -10,21 +10,22 @@ from pathlib import Path
 
 if __package__ in (None, ""):  # started as a script: the repository root is not on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-# The reducer warns of a flag that it is given on purpose (see pipeline/workers/ddp.py).
+# The reducer warns of a flag that it is given on purpose (see pipeline/engines/ddp.py).
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 import yaml
 from rich.console import Console
 
-from launch.agent import die_with_agent, is_elastic, stop_agent_after
-from launch.arguments import parse_with_config
 from launch.command import EXIT_TRY_AGAIN
-from pipeline.changed_defaults import with_recorded_defaults
-from pipeline.config import Config, config_mapping
-from pipeline.config_faults import world_size_faults
-from pipeline.config_warnings import config_warnings
-from pipeline.precision import precision_warnings
-from pipeline.preflight import check_run, index_foreign_sets, world_size_from_environment
+from launch.support.agent import die_with_agent, is_elastic, stop_agent_after
+from launch.support.arguments import parse_with_config
+from pipeline.config.changed_defaults import with_recorded_defaults
+from pipeline.config.loading import config_mapping
+from pipeline.config.schema import Config
+from pipeline.config.validation import world_size_faults
+from pipeline.config.warnings import config_warnings
+from pipeline.device.precision import precision_warnings
+from pipeline.training.preflight import check_run, index_foreign_sets, world_size_from_environment
 from shards.cores import processor_flags
 
 
@@ -43,8 +44,8 @@ def main(arguments: list[str]) -> int:
     data = check_run(config, world_size_from_environment())
     config = dataclasses.replace(config, pack=data.recipe)  # as the set was really packed
 
-    from pipeline.trainer import train  # after the checks: torch takes seconds to import
-    from pipeline.workers import start_worker
+    from pipeline.engines.start import start_worker
+    from pipeline.training.trainer import train  # after the checks: torch takes seconds to import
 
     worker = start_worker(config)
     console = Console(soft_wrap=True, quiet=not worker.is_main)
@@ -78,7 +79,7 @@ def _wait_for_usable_size(config: Config, world_size: int) -> None:
     if os.environ.get("RANK") == "0":
         print(f"waiting for the number of nodes to change: {'; '.join(faults)}", flush=True)
 
-    from pipeline.workers.standby import stand_by
+    from pipeline.engines.wait_for_nodes import stand_by
 
     stand_by(config.train.timeout_s)
 

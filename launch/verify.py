@@ -17,10 +17,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from launch.command import EXIT_DATA
-from launch.progress import PlainProgress
-from shards.fault import Fault
-from shards.shard_check import ShardResult
-from shards.verify import verify_set
+from launch.support.progress import PlainProgress
+from shards.format.finding import Fault
+from shards.inspection.shard_check import ShardResult
+from shards.inspection.verify import verify_set
 
 
 def main(arguments: list[str]) -> int:

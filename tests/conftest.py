@@ -10,7 +10,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from shards.storage import join_url, remove_tree
+from shards.storage.files import join_url, remove_tree
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 import yaml
 
-from pipeline.checkpoint import read_checkpoint, step_name
-from pipeline.config import Config, parse_config
+from pipeline.checkpoints.format import read_checkpoint, step_name
+from pipeline.config.loading import parse_config
+from pipeline.config.schema import Config
 
 
 def small_mapping(shards: str, folder: Path, **changes: Any) -> dict[str, Any]:

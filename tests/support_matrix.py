@@ -13,8 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.pipeline.engine_results import TOLERANCE, engine_results, step_agrees, whole_agrees
-from tests.pipeline.engine_trials import CELLS, TOTAL_STEPS
+from tests.pipeline.engines.engine_results import (
+    TOLERANCE,
+    engine_results,
+    step_agrees,
+    whole_agrees,
+)
+from tests.pipeline.engines.engine_trials import CELLS, TOTAL_STEPS
 from tests.torchrun import ROOT
 
 OUTPUT = ROOT / "docs" / "support-matrix.md"

@@ -11,10 +11,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from pipeline.checkpoint import committed_steps, is_intact, step_name
-from pipeline.checkpoint_writer import CheckpointWriter
-from pipeline.config import Config
-from shards.mixture import Mixture, WeightedSet
+from pipeline.checkpoints.format import committed_steps, is_intact, step_name
+from pipeline.checkpoints.writer import CheckpointWriter
+from pipeline.config.schema import Config
+from shards.sampling.mixture import Mixture, WeightedSet
 from tests.chaos.disturbances import KILLS, can_lock, draw, locked
 from tests.chaos.hosts import Namespaces, namespaces_are_possible
 from tests.chaos.proof import compare_weights, litter, sample_faults

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import Config
+from pipeline.config.schema import Config
 from tests.handwritten_figures import without_code_blocks
 
 ROOT = Path(__file__).parents[1]
@@ -111,6 +111,8 @@ def test_a_link_to_nothing_is_found(tmp_path: Path, text: str, target: str) -> N
 
 
 def test_a_path_to_nothing_is_found() -> None:
-    paths = paths_of_the_repository("`pipeline/step.py`, `pipeline/no_such.py`, `runs/mine/x`")
-    assert paths == ["pipeline/step.py", "pipeline/no_such.py"]
+    paths = paths_of_the_repository(
+        "`pipeline/step/training_step.py`, `pipeline/no_such.py`, `runs/mine/x`"
+    )
+    assert paths == ["pipeline/step/training_step.py", "pipeline/no_such.py"]
     assert [missing_path(ROOT / "README.md", path) for path in paths] == [False, True]

@@ -9,8 +9,8 @@ import pytest
 
 from benchmarks.documented_figures import NOT_MEASURED, ROOT, documented_pages, main, render_page
 from benchmarks.documented_tables import TABLES, origin
+from benchmarks.harness.result import RESULTS_FOLDER
 from benchmarks.keep_evaluation import main as keep_evaluation
-from benchmarks.result import RESULTS_FOLDER
 from tests.handwritten_figures import handwritten_figures
 
 METHODS = {

@@ -7,16 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.peers.process import PeerCall, PeerError, PeerProcess
+from benchmarks.harness.peer_process import PeerCall, PeerError, PeerProcess
 
 Progress = Callable[[str], None]
 
 DISTRIBUTIONS = {  # modules of this package -> what their version is asked of
     "torch_dataloader": "torch",
     "mosaicml_streaming": "mosaicml-streaming",
-    "litdata_chunks": "litdata",
-    "ffcv_beton": "ffcv",
-    "dali_reader": "nvidia-dali-cuda120",
+    "litdata": "litdata",
+    "ffcv": "ffcv",
+    "dali": "nvidia-dali-cuda120",
 }
 
 

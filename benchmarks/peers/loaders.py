@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.harness.peer_process import PeerCall, PeerError, PeerProcess
+from benchmarks.peers.adapters.stored_images import StoredImages
 from benchmarks.peers.choice import DISTRIBUTIONS, Peers, Progress, first_interpreter_with
-from benchmarks.peers.process import PeerCall, PeerError, PeerProcess
-from benchmarks.peers.stored_images import StoredImages
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ CANDIDATES: tuple[LoaderCandidate, ...] = (
     *_with_workers("DataLoader of our shards, simplejpeg", "torch_dataloader", "simplejpeg"),
     *_with_workers("MosaicML Streaming, Pillow", "mosaicml_streaming", "own"),
     *_with_workers("MosaicML Streaming, simplejpeg", "mosaicml_streaming", "simplejpeg"),
-    *_with_workers("LitData, torchvision", "litdata_chunks", "own"),
-    *_with_workers("LitData, simplejpeg", "litdata_chunks", "simplejpeg"),
-    *_with_threads("FFCV", "ffcv_beton"),
-    *_with_threads("DALI", "dali_reader"),
+    *_with_workers("LitData, torchvision", "litdata", "own"),
+    *_with_workers("LitData, simplejpeg", "litdata", "simplejpeg"),
+    *_with_threads("FFCV", "ffcv"),
+    *_with_threads("DALI", "dali"),
 )
 
 

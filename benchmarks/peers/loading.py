@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import simplejpeg
 
-from benchmarks.loading_candidates import measure_rate
-from benchmarks.peers.stored_images import StoredImages
+from benchmarks.peers.adapters.stored_images import StoredImages
+from benchmarks.peers.loading_rate import measure_rate
 
 # On average: FFCV decodes faster and less exactly than the others; other images differ by more.
 _DECODER_LEVELS = 3.0
 
 
 def _library(name: str) -> ModuleType:
-    return importlib.import_module(f"benchmarks.peers.{name}")
+    return importlib.import_module(f"benchmarks.peers.adapters.{name}")
 
 
 def write_set(library: str, images: dict[str, Any]) -> None:

@@ -8,15 +8,15 @@ from typing import Any
 
 from PIL import Image
 
+from benchmarks.harness.peer_process import PeerCall, PeerError, PeerProcess
 from benchmarks.peers.choice import DISTRIBUTIONS, Peers, Progress, first_interpreter_with
-from benchmarks.peers.process import PeerCall, PeerError, PeerProcess
 
 NAMES = {
     "mosaicml_streaming": "MDSWriter",
-    "litdata_chunks": "litdata.optimize",
-    "ffcv_beton": "FFCV's DatasetWriter",
+    "litdata": "litdata.optimize",
+    "ffcv": "FFCV's DatasetWriter",
 }
-_ALONE = {**NAMES, "litdata_chunks": "LitData's BinaryWriter"}
+_ALONE = {**NAMES, "litdata": "LitData's BinaryWriter"}
 _RESIZES = {"pillow": "with Pillow", "ours": "with our conversion"}
 PROCESSES = {1: "1 process", 2: "2 processes"}
 

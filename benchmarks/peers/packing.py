@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 from types import ModuleType
 
-from benchmarks.durable import seconds_until_on_disk
-from benchmarks.peers.conversion import conversion
+from benchmarks.harness.flushed_writes import seconds_until_on_disk
+from benchmarks.peers.adapters.conversion import conversion
 
 _DESCRIPTION = json.dumps(  # what the other writers are given with every image
     {
@@ -23,7 +23,7 @@ _DESCRIPTION = json.dumps(  # what the other writers are given with every image
 
 
 def _library(name: str) -> ModuleType:
-    return importlib.import_module(f"benchmarks.peers.{name}")
+    return importlib.import_module(f"benchmarks.peers.adapters.{name}")
 
 
 def load_library(library: str) -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.demo.picture import Picture, scaled
-from pipeline.photograph import Photograph
-from shards.sample_photographs import SAMPLE_PHOTOGRAPHS, read_sample_photograph
+from pipeline.inference.photograph import Photograph
+from shards.sources.sample_photographs import SAMPLE_PHOTOGRAPHS, read_sample_photograph
 
 # Of a square at the left or right end of a photograph: the hole's (x, y, width, height), as shares.
 _HOLES = {

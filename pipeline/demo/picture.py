@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.photograph import Photograph, read_photograph
-from shards.conversion import has_image_content
+from pipeline.inference.photograph import Photograph, read_photograph
+from shards.images.conversion import has_image_content
 
 MOST_PIXELS = 50_000_000  # of a file: 150 MB of RGB
 LARGEST_FILE_MB = 20

@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipeline.blending import blended
-from pipeline.completion import check_mask, output_and_maps
-from pipeline.metrics import quantized
-from pipeline.photograph import Photograph
+from pipeline.inference.complete import check_mask, output_and_maps
+from pipeline.inference.photograph import Photograph, quantized
+from pipeline.inference.poisson_blending import blended
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from typing import Self
 import tenacity
 from prometheus_client import generate_latest, push_to_gateway, start_http_server
 
-from pipeline.config import TelemetryConfig
-from pipeline.monitoring.metric_set import MetricSet
-from pipeline.telemetry_faults import port_fault
+from pipeline.config.schema import TelemetryConfig
+from pipeline.config.telemetry_validation import port_fault
+from pipeline.monitoring.registry import MetricSet
 
 _PUSH_S = 3.0  # of one attempt
 _PUSHES_S = 8.0  # no attempt begins later: a pod that is ended has half a minute in all

@@ -6,12 +6,12 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from pipeline.config import TelemetryConfig
-from pipeline.monitoring.catalogue import PACKING
+from pipeline.config.schema import TelemetryConfig
 from pipeline.monitoring.exporter import Exporter
-from pipeline.monitoring.metric_set import MetricSet
-from shards.pack_record import ShardRecord
-from shards.storage import storage_counters
+from pipeline.monitoring.metric_definitions import PACKING
+from pipeline.monitoring.registry import MetricSet
+from shards.packing.records import ShardRecord
+from shards.storage.files import storage_counters
 
 JOB = "glcic_pack"
 

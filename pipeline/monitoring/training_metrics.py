@@ -8,18 +8,18 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
-from pipeline.config import Config
-from pipeline.identity import config_digest
-from pipeline.monitoring.catalogue import TRAINING
+from pipeline.config.run_identity import config_digest
+from pipeline.config.schedule import Phase, Schedule
+from pipeline.config.schema import Config
 from pipeline.monitoring.exporter import Exporter
-from pipeline.monitoring.metric_set import MetricSet
-from pipeline.monitoring.node_values import gather_node_values
-from pipeline.schedule import Phase, Schedule
+from pipeline.monitoring.metric_definitions import TRAINING
+from pipeline.monitoring.node_totals import gather_node_values
+from pipeline.monitoring.registry import MetricSet
 
 if TYPE_CHECKING:
-    from pipeline.run_files import RunFiles
-    from pipeline.workers import Worker
-    from shards.reader import ShardReader
+    from pipeline.engines.ddp import Worker
+    from pipeline.reporting.run_folder import RunFiles
+    from shards.reading.reader import ShardReader
 
 JOB = "glcic_train"
 _PHASES = list(Phase)

@@ -1,0 +1,1 @@
+"""Completion networks and discriminators."""

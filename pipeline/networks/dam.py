@@ -27,10 +27,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pipeline.config import CompletionConfig
+from pipeline.config.schema import CompletionConfig
 from pipeline.networks.attention_blocks import AttentionBlock, AuthorAttentionBlock
-from pipeline.networks.completion import CompletionNetwork
-from pipeline.networks.erasing import Completed
+from pipeline.networks.base import Completed
+from pipeline.networks.glcic import CompletionNetwork
 
 PREFIX = "attention."  # of the blocks' tensors: the others are those of the network without them
 # row: (block that follows it, row of the encoder that this is joined with), from coarse to fine

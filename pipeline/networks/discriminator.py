@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pipeline.config import DiscriminatorConfig
+from pipeline.config.schema import DiscriminatorConfig
 
 _LAST_SIDE = 5  # a branch halves its input until the side is at most this (paper: 4, faces: 5)
 

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn.utils import fuse_conv_bn_eval
 
-from pipeline.networks.completion import ConvolutionBlock
-from pipeline.networks.plain import plain_copy
+from pipeline.networks.glcic import ConvolutionBlock
+from pipeline.networks.plain_copy import plain_copy
 from pipeline.networks.spectral_norm import without_spectral_norm
 
 PRECISIONS = ("fp32", "bf16")

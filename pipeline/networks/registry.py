@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from torch import nn
 
-from pipeline.config import CompletionConfig, Config
-from pipeline.networks.completion import CompletionNetwork
+from pipeline.config.schema import CompletionConfig, Config
+from pipeline.networks.base import ErasingNetwork
 from pipeline.networks.dam import AttentionCompletionNetwork
 from pipeline.networks.discriminator import ContextDiscriminator
-from pipeline.networks.erasing import ErasingNetwork
+from pipeline.networks.glcic import CompletionNetwork
 from pipeline.networks.unet import UNet
 
 COMPLETION_NETWORKS: dict[str, Callable[[CompletionConfig], ErasingNetwork]] = {

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.config import CompletionConfig
-from pipeline.networks.completion import OutputLayer
-from pipeline.networks.erasing import Completed, ErasingNetwork
+from pipeline.config.schema import CompletionConfig
+from pipeline.networks.base import Completed, ErasingNetwork
+from pipeline.networks.glcic import OutputLayer
 
 
 class DoubleConvolution(nn.Sequential):

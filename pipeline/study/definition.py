@@ -19,10 +19,11 @@ from typing import Any, Literal
 
 import pydantic
 
-from pipeline.config import Config, parse_config
-from pipeline.metrics import FIGURES
-from shards.recipe import PackRecipe
-from shards.storage import join_url
+from pipeline.config.loading import parse_config
+from pipeline.config.schema import Config
+from pipeline.evaluation.metrics import FIGURES
+from shards.format.recipe import PackRecipe
+from shards.storage.files import join_url
 
 RUNNING_PREFIX = "running_statistics_"  # of figures with batch norm as training left it
 BLENDED_PREFIX = "blended_"  # of figures after the paper's post-processing

@@ -15,25 +15,26 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline.baseline_names import BASELINE_NAMES
-from pipeline.config import Config
-from pipeline.evaluation import Evaluation, evaluate, recalibrate
-from pipeline.evaluation_report import NETWORK
-from pipeline.export import find_checkpoint, load_from_checkpoint
-from pipeline.measuring import Measuring
-from pipeline.perceptual import PerceptualNetworks
+from pipeline.config.baseline_names import BASELINE_NAMES
+from pipeline.config.schema import Config
+from pipeline.engines.ddp import Worker
+from pipeline.evaluation.evaluate import Evaluation, evaluate, recalibrate
+from pipeline.evaluation.feature_metrics import PerceptualNetworks
+from pipeline.evaluation.per_sample import Measuring
+from pipeline.evaluation.report import NETWORK
+from pipeline.exports.network_folder import find_checkpoint, load_from_checkpoint
 from pipeline.study.provenance import this_environment
 from pipeline.study.results import JUDGEMENT
-from pipeline.workers import Worker
-from shards.manifest import load_manifest
-from shards.storage import exists, join_url, read_bytes, write_bytes
+from shards.format.manifest import load_manifest
+from shards.storage.files import exists, join_url, read_bytes, write_bytes
 
 _VERSION = 1  # of what is measured, and how
 
 
 @dataclass(frozen=True)
 class Judge:
-    """What measures all runs of a study. Paths are of ONNX files, see `pipeline.perceptual`."""
+    """What measures all runs of a study. Paths are of ONNX files, see
+    `pipeline.evaluation.feature_metrics`."""
 
     features: str = ""
     lpips: str = ""

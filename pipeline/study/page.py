@@ -21,7 +21,7 @@ from pipeline.study.results import (
     paired_percent,
     spread_of,
 )
-from shards.preview import draw_preview
+from shards.inspection.preview import draw_preview
 
 _PREVIEW_SAMPLES = 3
 

@@ -10,16 +10,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pipeline.evaluation import evaluated_samples, sample_tensors
-from pipeline.export import load_completion_network
-from pipeline.losses import error_map
-from pipeline.masking import composite
-from pipeline.networks.erasing import completed_by
+from pipeline.evaluation.evaluate import evaluated_samples, sample_tensors
+from pipeline.exports.network_folder import load_completion_network
+from pipeline.networks.base import completed_by
+from pipeline.reporting.image_grid import tile_grid
+from pipeline.step.holes import composite
+from pipeline.step.losses import error_map
 from pipeline.study.definition import Study, StudyFigure, StudyRun
 from pipeline.study.results import Results, curve
-from pipeline.tiles import tile_grid
-from shards.batches import read_in_order
-from shards.manifest import load_manifest
+from shards.format.manifest import load_manifest
+from shards.reading.in_order import read_in_order
 
 _MAP_SCALE = 2.0  # of errors beside maps, as the maps are trained
 

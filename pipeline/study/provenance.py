@@ -15,7 +15,7 @@ import torch
 from pipeline.study.definition import Study, study_runs
 from pipeline.study.results import Results
 from shards.cores import available_cores, processor_name
-from shards.manifest import load_manifest
+from shards.format.manifest import load_manifest
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PACKAGES = ("torch", "numpy", "scikit-image", "scipy", "onnxruntime")

@@ -10,8 +10,9 @@ from typing import Any
 
 from scipy import stats
 
-from pipeline.evaluation_report import BLENDED, NETWORK
-from pipeline.metrics import FIGURES
+from pipeline.evaluation.metrics import FIGURES
+from pipeline.evaluation.report import BLENDED, NETWORK
+from pipeline.reporting.metrics_log import read_metrics
 from pipeline.study.definition import (
     BLENDED_PREFIX,
     CHANGES,
@@ -21,8 +22,7 @@ from pipeline.study.definition import (
     StudyRun,
     study_runs,
 )
-from pipeline.telemetry import read_metrics
-from shards.storage import exists, join_url, read_bytes
+from shards.storage.files import exists, join_url, read_bytes
 
 EVALUATION = "evaluation.json"  # in a run's folder when it has ended
 JUDGEMENT = "judgement.json"  # beside it, when the study has measured the network
@@ -33,7 +33,7 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class RunResult:
-    figures: Figures  # of `pipeline.metrics.FIGURES`, and some with a prefix
+    figures: Figures  # of `pipeline.evaluation.metrics.FIGURES`, and some with a prefix
     baselines: dict[str, Figures]
     num_samples: int
     records: list[dict[str, Any]]  # of metrics.jsonl

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 
 from benchmarks import limited_link
-from benchmarks.fabric import Fabric, Link, Topology
 from benchmarks.limited_link import bounds, limited, step_error
-from benchmarks.model_check import check_model
-from benchmarks.scaling_model import StepTime
-from pipeline.schedule import Phase
-from tests.benchmarks.test_cluster import read_measured, write_launch
-from tests.benchmarks.test_scaling_model import REAL
+from benchmarks.scaling.links import Fabric, Link, Topology
+from benchmarks.scaling.model import StepTime
+from benchmarks.scaling.model_check import check_model
+from pipeline.config.schedule import Phase
+from tests.benchmarks.cluster.test_command import read_measured, write_launch
+from tests.benchmarks.scaling.test_model import REAL
 
 
 @pytest.fixture(scope="module")

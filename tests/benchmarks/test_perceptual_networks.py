@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from benchmarks import perceptual_networks
 from benchmarks.perceptual_networks import CODE, WEIGHTS, Distance, Features, main, write_onnx
-from pipeline.perceptual import PerceptualNetworks
+from pipeline.evaluation.feature_metrics import PerceptualNetworks
 
 
 class TwoStages(nn.Module):

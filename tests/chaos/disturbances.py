@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.checkpoint import committed_steps, is_intact, step_name
+from pipeline.checkpoints.format import committed_steps, is_intact, step_name
 from tests.chaos.hosts import NODES, Namespaces
 from tests.chaos.job import Job, Role
 

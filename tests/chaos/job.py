@@ -206,7 +206,7 @@ def running(job: Job, *nodes: str) -> Iterator[Job]:
 
 
 def _role(command: str) -> Role | None:
-    if "shards.reader_process" in command:
+    if "shards.reading.reader_process" in command:
         return "reader"
     if "torch.distributed.run" in command or "launch/elastic.py" in command:
         return "agent"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from pipeline.config import Config
-from shards.mixture import Mixture, WeightedSet
+from pipeline.config.schema import Config
+from shards.sampling.mixture import Mixture, WeightedSet
 from tests.small_run import final_tensors
 
 

@@ -14,8 +14,8 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.checkpoint import committed_steps, step_name
-from pipeline.config import parse_config
+from pipeline.checkpoints.format import committed_steps, step_name
+from pipeline.config.loading import parse_config
 from tests.chaos.disturbances import Disturbance, can_lock, draw, strike
 from tests.chaos.hosts import Loopback, Namespaces, open_hosts
 from tests.chaos.job import Job, running

@@ -14,9 +14,10 @@ import yaml
 
 from launch import command as exit_statuses
 from launch.command import VERBS
-from pipeline.config import Config, parse_config
-from pipeline.config_faults import world_size_faults
-from shards.pack_record import planned_shards
+from pipeline.config.loading import parse_config
+from pipeline.config.schema import Config
+from pipeline.config.validation import world_size_faults
+from shards.packing.records import planned_shards
 from tests.k8s.kustomization import Document
 from tests.k8s.manifests import (
     Work,

@@ -26,11 +26,10 @@ from pathlib import Path
 
 import fsspec
 
-from pipeline.config import Config
-from shards.manifest import load_manifest
-from shards.pack import pack_images
-from shards.pack_record import RECORDS
-from shards.storage import join_url, list_names, list_tree, read_bytes
+from pipeline.config.schema import Config
+from shards.format.manifest import RECORDS, load_manifest
+from shards.packing.pack import pack_images
+from shards.storage.files import join_url, list_names, list_tree, read_bytes
 from tests.chaos.proof import compare_weights, sample_faults, worlds_of_steps
 from tests.k8s.claims import preset
 from tests.k8s.job_controller import PlayedJob

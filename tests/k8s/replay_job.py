@@ -16,10 +16,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch.distributed as dist
 
-from launch.arguments import parse_with_config
-from pipeline.config import Config
-from pipeline.trainer import train
-from pipeline.workers import Worker, start_worker
+from launch.support.arguments import parse_with_config
+from pipeline.config.schema import Config
+from pipeline.engines.ddp import Worker
+from pipeline.engines.start import start_worker
+from pipeline.training.trainer import train
 
 RANK = int(os.environ["RANK"])
 

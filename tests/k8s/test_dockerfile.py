@@ -93,7 +93,7 @@ def test_what_is_copied_is_all_that_the_commands_need(tmp_path):
     assert subprocess.run([sys.executable, *arguments]).returncode == 0
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONSAFEPATH": "1"}
     code = (
-        "import importlib, launch.command as c, launch.arguments as a\n"
+        "import importlib, launch.command as c, launch.support.arguments as a\n"
         f"assert c.__file__.startswith({str(tmp_path)!r}), c.__file__\n"
         "[importlib.import_module(f'launch.{verb}') for verb in c.VERBS]\n"
         f"[importlib.import_module(f'benchmarks.{{name}}') for name in {BENCHMARKS}]\n"

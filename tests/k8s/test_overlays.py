@@ -3,7 +3,7 @@ import tomllib
 import pytest
 import yaml
 
-from launch.arguments import PRESETS
+from launch.support.arguments import PRESETS
 from tests.k8s.claims import all_faults
 from tests.k8s.kustomization import render
 from tests.k8s.manifests import COMPONENTS, OVERLAYS, overlay, works

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from launch.command import VERBS, run
-from pipeline.faults import FaultElsewhere
+from pipeline.errors import FaultElsewhere
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,9 +10,9 @@ from skimage import data
 
 from launch.command import EXIT_DATA
 from launch.complete import main
-from pipeline.config import CompletionConfig
-from pipeline.export import save_completion_network
-from pipeline.networks.completion import CompletionNetwork
+from pipeline.config.schema import CompletionConfig
+from pipeline.exports.network_folder import save_completion_network
+from pipeline.networks.glcic import CompletionNetwork
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,8 @@ import torch
 from PIL import Image
 
 from launch.demo import main
-from pipeline.config import CompletionConfig
-from pipeline.export import save_completion_network
+from pipeline.config.schema import CompletionConfig
+from pipeline.exports.network_folder import save_completion_network
 from pipeline.networks.dam import AttentionCompletionNetwork
 
 ROOT = Path(__file__).parents[2]

@@ -9,8 +9,13 @@ from pathlib import Path
 import pytest
 
 from launch import elastic
-from launch.agent import is_elastic, stop_agent_after
-from launch.node_address import address_towards, interface_of, is_of_this_machine, is_port_busy
+from launch.support.agent import is_elastic, stop_agent_after
+from launch.support.node_address import (
+    address_towards,
+    interface_of,
+    is_of_this_machine,
+    is_port_busy,
+)
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--config", "quickstart", "--train.batch-size", "8"]

@@ -9,9 +9,9 @@ import torch
 
 from launch import masks
 from launch.evaluate import main
-from pipeline.config import CompletionConfig
-from pipeline.export import save_completion_network
-from pipeline.networks.completion import CompletionNetwork
+from pipeline.config.schema import CompletionConfig
+from pipeline.exports.network_folder import save_completion_network
+from pipeline.networks.glcic import CompletionNetwork
 from tests.pipeline.onnx_networks import write_distance_network, write_feature_network
 from tests.shards.pictures import pack_small_set
 

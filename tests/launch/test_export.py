@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from launch.export import main
-from pipeline.checkpoint_writer import CheckpointWriter
-from pipeline.config import config_mapping
-from pipeline.exchange import agreement
-from pipeline.exchange.graph_runtimes import OnnxSession
-from pipeline.exchange.traced import sample_inputs
-from pipeline.export import load_completion_network, save_completion_network
-from tests.pipeline.test_export import CONFIG, network, same
+from pipeline.checkpoints.writer import CheckpointWriter
+from pipeline.config.loading import config_mapping
+from pipeline.exports.network_folder import load_completion_network, save_completion_network
+from pipeline.exports.onnx.runtimes import OnnxSession
+from pipeline.exports.tracing import comparison
+from pipeline.exports.tracing.traced import sample_inputs
+from tests.pipeline.exports.test_network_folder import CONFIG, network, same
 from tests.shards.pictures import pack_small_set
 from tests.small_run import small_config
 
@@ -84,7 +84,7 @@ def test_an_onnx_file_of_a_run_is_one_file_and_gives_what_its_exported_network_d
 def test_a_file_that_does_not_agree_is_not_written(
     exported: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(agreement, "TOLERANCE", -1.0)
+    monkeypatch.setattr(comparison, "TOLERANCE", -1.0)
     output = tmp_path / "network.pt2"
     with pytest.raises(RuntimeError, match="nothing was written"):
         main([exported, str(output), "--format", "torch-export"])

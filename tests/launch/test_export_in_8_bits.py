@@ -15,11 +15,12 @@ from skimage import data
 
 from launch import complete, evaluate
 from launch.export import main
-from pipeline.exchange import hole_difference, onnx_graph
-from pipeline.exchange.onnx_graph import onnx_file
-from pipeline.export import save_completion_network
+from pipeline.exports import int8_error
+from pipeline.exports.network_folder import save_completion_network
+from pipeline.exports.onnx import export
+from pipeline.exports.onnx.export import onnx_file
 from tests.launch.test_export import write_run
-from tests.pipeline.test_export import CONFIG, network
+from tests.pipeline.exports.test_network_folder import CONFIG, network
 
 IN_8_BITS = ["--format", "onnx", "--precision", "int8"]
 
@@ -56,9 +57,9 @@ def test_a_run_is_calibrated_on_its_training_samples_and_compared_on_others(
         made.extend(() if made else onnx_file(*arguments))
         return made
 
-    monkeypatch.setattr(onnx_graph, "onnx_file", made_once)  # it takes seconds
+    monkeypatch.setattr(export, "onnx_file", made_once)  # it takes seconds
     with monkeypatch.context() as patched:
-        patched.setattr(hole_difference, "LOWEST_PSNR_DB", 200.0)
+        patched.setattr(int8_error, "LOWEST_PSNR_DB", 200.0)
         with pytest.raises(RuntimeError, match=r"200 dB are asked for, so nothing was written"):
             main([*arguments, "--composite"])
         assert not output.exists()

@@ -12,13 +12,14 @@ import torch
 from PIL import Image
 
 from launch.complete import main as complete_main
-from pipeline.config import parse_config
-from pipeline.export import load_completion_network
-from pipeline.handover import hand_over_
-from pipeline.preflight import check_run, training_data
-from pipeline.state import RunState
-from pipeline.workers import Worker
-from tests.pipeline.foreign.layouts import (
+from pipeline.config.loading import parse_config
+from pipeline.engines.ddp import Worker
+from pipeline.exports.network_folder import load_completion_network
+from pipeline.step.training_data import training_data
+from pipeline.training.preflight import check_run
+from pipeline.training.run_state import RunState
+from pipeline.training.warm_start import hand_over_
+from tests.pipeline.weight_import.layouts import (
     MEAN,
     AuthorsLayout,
     MmagicLayout,
@@ -26,7 +27,7 @@ from tests.pipeline.foreign.layouts import (
     randomised,
     sample,
 )
-from tests.pipeline.foreign.torch7_writer import sequential, torch7_bytes, torch7_layers
+from tests.pipeline.weight_import.torch7_writer import sequential, torch7_bytes, torch7_layers
 from tests.shards.pictures import pack_small_set
 from tests.small_run import small_mapping
 

@@ -10,7 +10,7 @@ import webdataset
 
 from launch import index, preview, verify
 from launch.command import EXIT_DATA, EXIT_IO, run
-from shards.manifest import load_manifest
+from shards.format.manifest import load_manifest
 from tests.shards.foreign_shards import write_shards
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,7 +8,7 @@ from PIL import Image
 
 from launch import pack, preview, samples
 from launch.command import EXIT_IO
-from shards.manifest import load_manifest
+from shards.format.manifest import load_manifest
 from tests.shards.pictures import pack_small_set, picture, write_class_folders
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,7 +8,7 @@ import pytest
 
 from launch import repack, verify
 from launch.command import EXIT_DATA, run
-from shards.foreign import index_foreign_shards
+from shards.indexing.external_set import index_foreign_shards
 from tests.shards.pictures import pack_small_set, small_recipe
 
 ROOT = Path(__file__).resolve().parents[2]

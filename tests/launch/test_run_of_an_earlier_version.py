@@ -17,9 +17,9 @@ import pytest
 from launch.evaluate import main as evaluate
 from launch.export import main as export
 from launch.verify import main as verify
-from pipeline.checkpoint import committed_steps
-from pipeline.config import Config
-from pipeline.identity import config_digest, recorded_config
+from pipeline.checkpoints.format import committed_steps
+from pipeline.config.run_identity import config_digest, recorded_config
+from pipeline.config.schema import Config
 from tests.torchrun import ROOT
 
 ORIGINAL = ROOT / "tests" / "fixtures" / "run-8345c66"

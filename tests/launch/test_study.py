@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from launch.study import main
-from launch.study_processes import has_ended
-from pipeline.config import config_mapping
+from launch.support.study_processes import has_ended
+from pipeline.config.loading import config_mapping
 from pipeline.study.answers import answers_table
 from pipeline.study.definition import parse_study, study_runs
 from pipeline.study.record import read_record

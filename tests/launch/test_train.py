@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline.checkpoint import committed_steps, read_checkpoint, step_name
+from pipeline.checkpoints.format import committed_steps, read_checkpoint, step_name
 from tests.shards.pictures import pack_small_set
 from tests.small_run import small_mapping, write_preset
 from tests.torchrun import ROOT, run, torchrun_command

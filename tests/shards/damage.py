@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from shards.fault import Fault
-from shards.index import decode_index, encode_index
-from shards.manifest import load_manifest, save_manifest
-from shards.verify import verify_set
+from shards.format.finding import Fault
+from shards.format.index import decode_index, encode_index
+from shards.format.manifest import load_manifest, save_manifest
+from shards.inspection.verify import verify_set
 
 SHARD, INDEX = "train-000001.tar", "train-000001.idx"
 _KINDS = dict.fromkeys(("jpg", "png", "webp", "npy"), "image") | {

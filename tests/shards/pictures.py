@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from shards.pack import pack_images
-from shards.reader_spec import ReaderSpec
-from shards.recipe import MaskRecipe, PackRecipe
+from shards.format.recipe import MaskRecipe, PackRecipe
+from shards.packing.pack import pack_images
+from shards.reading.reader_spec import ReaderSpec
 
 
 def picture(size: tuple[int, int] = (96, 72), seed: int = 0) -> np.ndarray:

@@ -7,7 +7,7 @@ import http.server
 import threading
 from collections import Counter
 
-from shards.manifest import ShardEntry
+from shards.format.manifest import ShardEntry
 
 
 class ShardServer:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from shards.filesystems import open_filesystem
-from shards.recipe import PackRecipe
-from shards.sources import PackPlan, plan_packing
+from shards.format.recipe import PackRecipe
+from shards.sources.plan import PackPlan, plan_packing
+from shards.storage.filesystems import open_filesystem
 
 NO_VALIDATION = PackRecipe(validation_fraction=0)
 

@@ -6,8 +6,8 @@ import hashlib
 import os
 from pathlib import Path
 
-from shards.manifest import ShardEntry
-from shards.storage import join_url, write_bytes
+from shards.format.manifest import ShardEntry
+from shards.storage.files import join_url, write_bytes
 
 STORE = "memory://set-to-be-cached"
 FOLDER_LOCK = ".glcic-shards.lock"

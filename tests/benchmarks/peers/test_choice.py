@@ -2,9 +2,9 @@ import sys
 
 import pytest
 
-from benchmarks.inputs import pack_both_ways
+from benchmarks.harness.peer_process import PeerError, PeerProcess
+from benchmarks.harness.photographs import pack_both_ways
 from benchmarks.peers import choice, loaders, packers
-from benchmarks.peers.process import PeerError, PeerProcess
 from tests.shards.pictures import write_class_folders
 
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from benchmarks.inputs import pack_both_ways
+from benchmarks.harness.photographs import pack_both_ways
 from benchmarks.peers import loading
-from benchmarks.peers.stored_images import StoredImages
+from benchmarks.peers.adapters.stored_images import StoredImages
 from tests.shards.pictures import write_class_folders
 
 

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from launch.train import main as train
-from pipeline.config import Config, config_mapping
-from pipeline.evaluation_report import BLENDED, NETWORK
+from pipeline.config.loading import config_mapping
+from pipeline.config.schema import Config
+from pipeline.evaluation.report import BLENDED, NETWORK
 from pipeline.study.definition import packed_sets, parse_study, study_runs
 from pipeline.study.judging import Judge
 from pipeline.study.results import JUDGEMENT, gather_results
-from shards.pack import pack_images
+from shards.packing.pack import pack_images
 from tests.pipeline.study.small_study import small_study
 from tests.small_run import write_preset
 

@@ -8,7 +8,7 @@ from pipeline.study import provenance
 from pipeline.study.definition import Study, packed_sets, parse_study
 from pipeline.study.provenance import provenance_lines, study_provenance, this_environment
 from pipeline.study.results import Results, RunResult
-from shards.pack import pack_images
+from shards.packing.pack import pack_images
 from tests.pipeline.study.small_study import small_study
 
 

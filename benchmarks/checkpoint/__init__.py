@@ -1,0 +1,1 @@
+"""Measure how long checkpoints stop a training."""

@@ -1,0 +1,1 @@
+"""Measure the throughput of a cluster, and project it to more GPUs."""

@@ -1,0 +1,1 @@
+"""Measure the completion network: images per second, layers, roofline."""

@@ -1,0 +1,1 @@
+"""Run rounds of measurements and record their results."""

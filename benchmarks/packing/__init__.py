@@ -1,0 +1,1 @@
+"""Measure how fast images are packed."""

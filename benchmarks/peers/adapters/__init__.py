@@ -1,0 +1,1 @@
+"""Loaders and packers of other projects behind one interface."""

@@ -1,0 +1,1 @@
+"""Model the time of a step on more GPUs from measured parts."""

@@ -1,0 +1,78 @@
+"""What is wrong with the settings of telemetry, alone and on this machine: one sentence a fault."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from pipeline.config.schema import TelemetryConfig
+
+
+def telemetry_faults(config: TelemetryConfig) -> list[str]:
+    """What the settings alone do not allow: one sentence per fault."""
+    faults = []
+    if not 0 <= config.port <= 65535:
+        faults.append(f"telemetry.port is {config.port}: 0 for none, or 1 to 65535")
+    if config.write_every_s < 1:
+        faults.append(f"telemetry.write_every_s is {config.write_every_s}: at least 1")
+    if config.pushgateway:
+        place = urlsplit(config.pushgateway)
+        if place.scheme not in ("http", "https") or not place.hostname:
+            faults.append(
+                f"telemetry.pushgateway is {config.pushgateway!r}: a URL such as http://HOST:9091"
+            )
+        elif place.username or place.password:
+            faults.append(
+                "telemetry.pushgateway holds a name or password, which the run would print with "
+                "its configuration; name a gateway that needs none"
+            )
+    return faults
+
+
+def local_telemetry_faults(config: TelemetryConfig) -> list[str]:
+    """What this machine does not allow, tried out by the process that would export."""
+    if int(os.environ.get("LOCAL_RANK", "0")) != 0:
+        return []
+    faults = []
+    if config.port:
+        family = socket.AF_INET6 if ":" in config.address else socket.AF_INET
+        with closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+            try:
+                probe.bind((config.address, config.port))
+            except OSError as error:
+                faults.append(port_fault(config, error))
+    if config.textfile_folder:
+        folder = Path(config.textfile_folder)
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            faults.append(
+                f"telemetry.textfile_folder is {config.textfile_folder}: it cannot be written here"
+            )
+    return faults
+
+
+def require_telemetry(config: TelemetryConfig) -> None:
+    """Raises ValueError where this machine does not allow what is asked for."""
+    faults = local_telemetry_faults(config)
+    if faults:
+        raise ValueError("\n  ".join(faults))
+
+
+def port_fault(config: TelemetryConfig, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"telemetry.port is {config.port}, on which something listens on this machine already, "
+            "perhaps another run; name a free one, or 0 to export nothing"
+        )
+    return (
+        f"telemetry.port is {config.port} and telemetry.address {config.address}: they cannot be "
+        f"served on this machine: {error.strerror or error}"
+    )

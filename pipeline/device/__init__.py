@@ -1,0 +1,1 @@
+"""Set up a device: threads, precision, compilation, memory."""

@@ -1,0 +1,1 @@
+"""Process groups, and what the engines share: trainable networks, optimizers."""

@@ -1,0 +1,1 @@
+"""Train with DDP, Accelerate or DeepSpeed."""

@@ -1,0 +1,30 @@
+"""A completion network as a file of torch.export, which needs torch alone to run."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import torch
+
+from pipeline.exports.tracing.comparison import Agreement, agreement
+from pipeline.exports.tracing.traced import TracedCompletion, quiet_exporters
+
+DESCRIPTION = "network.json"  # among the archive's extra files
+
+
+def exported_program_file(
+    traced: TracedCompletion, description: dict[str, Any]
+) -> tuple[bytes, Agreement]:
+    """What torch.export.load reads. Raises RuntimeError where what it reads back does not give what
+    the network gives.
+    """
+    file = io.BytesIO()
+    with quiet_exporters():
+        torch.export.save(
+            traced.program(), file, extra_files={DESCRIPTION: json.dumps(description)}
+        )
+        data = file.getvalue()
+        run = torch.export.load(io.BytesIO(data)).module()
+    return data, agreement(traced, run)

@@ -1,0 +1,1 @@
+"""Trace a network for export, and compare the export with it."""

@@ -1,0 +1,1 @@
+"""Detect and handle what ends or blocks a run: signals, lost ranks, memory."""

@@ -1,0 +1,1 @@
+"""Complete photographs with a trained network."""

@@ -1,0 +1,1 @@
+"""Write what a run reports: metrics, sample grids, curves."""

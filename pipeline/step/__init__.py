@@ -1,0 +1,1 @@
+"""Compute one training step: batches on the device, losses, updates."""

@@ -1,0 +1,1 @@
+"""Run the training: the loop, its state, resuming, warm start."""

@@ -1,0 +1,1 @@
+"""Read weights of other implementations of GLCIC."""

@@ -1,0 +1,1 @@
+"""Keep shards of remote sets on the local disk."""

@@ -1,0 +1,1 @@
+"""Fixed pairs of image and mask, read from files and written to files."""

@@ -1,0 +1,1 @@
+"""Define the files of a packed set: recipe, manifest, index, tar."""

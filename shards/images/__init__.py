@@ -1,0 +1,1 @@
+"""Convert, resize, encode and decode images."""

@@ -1,0 +1,1 @@
+"""Build the index and the manifest of shards that have none."""

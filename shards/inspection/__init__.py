@@ -1,0 +1,1 @@
+"""Check a packed set, and show what it holds."""

@@ -1,0 +1,1 @@
+"""Draw masks: boxes, strokes and the presets of other projects."""

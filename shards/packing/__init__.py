@@ -1,0 +1,1 @@
+"""A source of images becomes a packed set: shards, indexes, a manifest."""

@@ -1,0 +1,1 @@
+"""Read batches from shards, in the order of the samples."""

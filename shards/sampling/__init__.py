@@ -1,0 +1,1 @@
+"""Decide which sample, crop and set a step takes: pure functions of seed and step."""

@@ -1,0 +1,1 @@
+"""Find the images to pack: folders, archives, lists, URLs."""

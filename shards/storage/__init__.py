@@ -1,0 +1,1 @@
+"""Read and write bytes at a path or URL, with retries."""
