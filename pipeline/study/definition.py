@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import pydantic
 
+from pipeline.config.baseline_names import BASELINE_NAMES
 from pipeline.config.loading import parse_config
 from pipeline.config.schema import Config
 from pipeline.evaluation.metrics import FIGURES
@@ -63,8 +64,8 @@ class StudyAnswer:
 
     question: str
     arm: str
-    # What the arm is compared with. Empty: its own state at the end of the first phase, for the
-    # figures that are such changes.
+    # What the arm is compared with: an arm, or a method without learned weights by its name. Empty:
+    # its own state at the end of the first phase, for the figures that are such changes.
     reference: str = ""
     figure: str = "hole_mse"
     claim: Literal["lower", "higher", "differs", "same"] = "lower"
@@ -169,11 +170,11 @@ def _unknown(names: Iterable[str]) -> list[str]:
 def _answer_faults(study: Study, asked: StudyAnswer) -> list[str]:
     prefix = f"answer {asked.question!r}"
     faults = [f"{prefix} has a figure {fault}" for fault in _unknown([asked.figure])]
-    compared = [asked.arm, *([asked.reference] if asked.reference else [])]
+    known = {asked.arm: study.arms, asked.reference: (*study.arms, *BASELINE_NAMES, "")}
     faults += [
-        f"{prefix} compares {arm}; arms: {', '.join(study.arms)}"
-        for arm in compared
-        if arm not in study.arms
+        f"{prefix} compares {name}; known: {', '.join(filter(None, names))}"
+        for name, names in known.items()
+        if name not in names
     ]
     if not asked.reference and asked.figure not in CHANGES:
         faults.append(f"{prefix} has no reference, which only {', '.join(CHANGES)} may go without")
