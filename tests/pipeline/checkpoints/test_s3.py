@@ -187,7 +187,7 @@ def test_a_store_that_keeps_old_checkpoints_does_not_end_the_run(
 # Sixty files: a kill finds some of them written and others not.
 SAVE_MUCH = """
 import sys, torch
-from pipeline.checkpoint_writer import CheckpointWriter
+from pipeline.checkpoints.writer import CheckpointWriter
 writer = CheckpointWriter(sys.argv[1], 3, print, skip_late=False)
 tensors = {f"part-{number:02d}": {"w": torch.rand(500_000)} for number in range(60)}
 writer.save(7, tensors, {})

@@ -68,7 +68,7 @@ def test_training_goes_on_without_a_node_that_vanishes_and_with_one_that_takes_i
 
 
 STANDS_BY = """
-from pipeline.workers.standby import stand_by
+from pipeline.engines.wait_for_nodes import stand_by
 print("waits", flush=True)
 stand_by(timeout_s=60)
 """
