@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.harness.result import Figure, Result, read_result
 from pipeline.evaluation.metrics import FIGURES
 from pipeline.evaluation.report import BLENDED
-from pipeline.study.answers import answers_table
+from pipeline.study.answers import answers_table, multiplicity
 from pipeline.study.definition import BLENDED_PREFIX
 from pipeline.study.page import shown_spread
 from pipeline.study.record import read_record
@@ -205,6 +205,8 @@ def study(results: Path) -> Iterator[str]:
     yield "| --- | --- | ---: | ---: |"
     yield from map(_row, table[1:])
     yield ""
+    yield multiplicity(study, measured)
+    yield ""
     yield origin(provenance)
 
 
@@ -215,7 +217,7 @@ def study_methods(results: Path) -> Iterator[str]:
     names += ["lpips"]
     yield _row(["", *(FIGURES[name][0] for name in names)])
     yield "| --- |" + " ---: |" * len(names)
-    for arm in ("completion-only", "default", "global-composite"):
+    for arm in ("completion-only", "known-03", "known-4", "global-composite"):
         label = study.arms[arm].label
         for suffix, prefix in (("", ""), (", blended", BLENDED_PREFIX)):
             spreads = [(spread_of(measured, arm, prefix + name), name) for name in names]
