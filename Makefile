@@ -51,7 +51,7 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --no-compile --editable '.[samples,dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[samples,dev,docs]'
 	touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed
