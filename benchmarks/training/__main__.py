@@ -42,7 +42,7 @@ from benchmarks.training.variants import AS_CONFIGURED, StepsInOwnProcess, varia
 from launch.support.arguments import parse_with_config
 from pipeline.config.schedule import Phase
 from pipeline.config.schema import Config
-from pipeline.config.validation import world_size_faults
+from pipeline.config.validation import world_size_errors
 from pipeline.distributed.process_group import Ranks
 from pipeline.engines.ddp import Worker
 from pipeline.engines.start import start_worker
@@ -116,9 +116,9 @@ def _further_parser(arguments: list[str]) -> Any:
 
 def _check(options: argparse.Namespace, configs: list[Config]) -> None:
     world_size = world_size_from_environment()
-    faults = {fault: None for one in configs for fault in world_size_faults(one, world_size)}
-    if faults:
-        raise ValueError("; ".join(faults))
+    errors = {error: None for one in configs for error in world_size_errors(one, world_size)}
+    if errors:
+        raise ValueError("; ".join(errors))
     for name in ("steps", "rounds", "warm_up"):
         value = getattr(options, name)
         if value < 1:

@@ -43,11 +43,11 @@ class FileQueue:
         self._thread: threading.Thread | None = None
 
     def put(self, name: str, write: Callable[[], None], size_bytes: int = 0) -> None:
-        """`write` is called in another thread, again after a fault: it must give the same file.
+        """`write` is called in another thread, again after an error: it must give the same file.
 
         `size_bytes` is the memory that it holds until then.
         """
-        self.raise_fault()
+        self.raise_pending_error()
         with self._changed:
             before = self._waiting.get(name)
             entry = _Entry(name, self._number, write, size_bytes)
@@ -74,10 +74,10 @@ class FileQueue:
             self._hurried = True
             self._changed.notify_all()
             done = self._changed.wait_for(stored, timeout_s)
-        self.raise_fault()
+        self.raise_pending_error()
         return done
 
-    def raise_fault(self) -> None:
+    def raise_pending_error(self) -> None:
         """Raises OSError if the files cannot be written any more. Never waits."""
         with self._changed:
             if self._error is None and self._patience.is_over:

@@ -117,7 +117,7 @@ class CheckpointWriter:
         """Takes a copy of everything and returns; the tensors may change right after."""
         while not self._skip_late and not self.wait(_TURN_S):
             pass
-        self.raise_fault()
+        self.raise_pending_error()
         with self._changed:
             # The writer cannot take it while it is written over.
             replaced, self._pending = self._pending, None
@@ -139,12 +139,12 @@ class CheckpointWriter:
             self._hurried = True
             self._changed.notify_all()
             done = self._changed.wait_for(self._is_settled, timeout_s)
-        self.raise_fault()
+        self.raise_pending_error()
         return done
 
     close = wait
 
-    def raise_fault(self) -> None:
+    def raise_pending_error(self) -> None:
         """Raises OSError if no checkpoint can be written any more. Never waits."""
         with self._changed:
             if self._error is None and self._patience.is_over:

@@ -19,30 +19,30 @@ def require_usable(config: Config, device: torch.device, world_size: int) -> Non
     """Before any process group exists. Raises ValueError for switches that this machine or this
     number of workers cannot follow, RuntimeError where a compiler is missing.
     """
-    faults = []
+    errors = []
     if config.parallel.sync_batch_norm and device.type != "cuda":
-        faults.append(
+        errors.append(
             "parallel.sync_batch_norm is True: torch's SyncBatchNorm runs on CUDA alone, and this "
             f"run is on the {device.type.upper()}; set --parallel.sync_batch_norm false"
         )
     if config.train.cuda_graphs and device.type != "cuda":
-        faults.append(
+        errors.append(
             "train.cuda_graphs is True: there are no CUDA graphs on the "
             f"{device.type.upper()}; set --train.cuda_graphs false"
         )
     if config.train.cuda_graphs and world_size > 1:
-        faults.append(
+        errors.append(
             f"train.cuda_graphs is True: with {world_size} workers the reducer decides on the CPU "
             "in each backward which buckets are ready, which a graph cannot record; set "
             "--train.cuda_graphs false, or train on one worker"
         )
     if config.train.convolution == WINOGRAD and device.type != "cpu":
-        faults.append(
+        errors.append(
             f"train.convolution is {WINOGRAD!r}: it wins on CPUs, where arithmetic is the limit; "
             f"on the {device.type.upper()} set --train.convolution direct"
         )
-    if faults:
-        raise ValueError("the run cannot start:\n  " + "\n  ".join(faults))
+    if errors:
+        raise ValueError("the run cannot start:\n  " + "\n  ".join(errors))
     if config.train.compile:
         require_compiler(device, "train.compile", "false")
     if config.train.convolution == WINOGRAD:

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pipeline.device.options import cores_per_rank
-from pipeline.errors import FaultElsewhere
+from pipeline.errors import ReportedElsewhere
 
 T = TypeVar("T")
 
@@ -102,7 +102,7 @@ class Ranks:
     def on_main(self, call: Callable[[], T]) -> T | None:
         """What `call` returns, on rank 0, which alone makes it; None elsewhere.
 
-        If it raises, every rank does: the others FaultElsewhere, instead of waiting for rank 0.
+        If it raises, every rank does: the others ReportedElsewhere, instead of waiting for rank 0.
         Collective: every rank must call.
         """
         result, error = None, None
@@ -112,7 +112,7 @@ class Ranks:
             except Exception as raised:
                 error = raised
         if self.broadcast_value(str(error) if error else None) is not None and not self.is_main:
-            raise FaultElsewhere("rank 0 has failed")
+            raise ReportedElsewhere("rank 0 has failed")
         if error is not None:
             raise error
         return result

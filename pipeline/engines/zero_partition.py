@@ -27,11 +27,11 @@ class Partition:
         self._parameters = {names[id(parameter)]: parameter for parameter in parameters}
         (self._span,) = zero.single_partition_of_fp32_groups
         (whole,) = zero.bit16_groups_flat
-        offset, faulty = whole.data_ptr(), whole.numel() != self._span.numel() * ranks.world_size
+        offset, misplaced = whole.data_ptr(), whole.numel() != self._span.numel() * ranks.world_size
         for parameter in parameters:
-            faulty = faulty or parameter.data_ptr() != offset or not parameter.is_contiguous()
+            misplaced = misplaced or parameter.data_ptr() != offset or not parameter.is_contiguous()
             offset += parameter.numel() * parameter.element_size()
-        if faulty:
+        if misplaced:
             import deepspeed
 
             raise RuntimeError(

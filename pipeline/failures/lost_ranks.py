@@ -16,7 +16,7 @@ def lost_ranks_named(rank: int) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not is_exchange_fault(error):
+        if not is_communication_error(error):
             raise
         raise RuntimeError(
             f"rank {rank} has lost the other ranks in an exchange between them: {_reason(error)}. "
@@ -25,7 +25,7 @@ def lost_ranks_named(rank: int) -> Iterator[None]:
         ) from error
 
 
-def is_exchange_fault(error: RuntimeError) -> bool:
+def is_communication_error(error: RuntimeError) -> bool:
     text = str(error).lower()
     return isinstance(error, dist.DistError) or any(name in text for name in _BACKENDS)
 

@@ -36,7 +36,7 @@ def watch(pid: int, input_fd: int) -> None:
                 deadline = time.monotonic() + float(allowed_s)
             continue
         now = time.monotonic()
-        # Where this process has not run either, the whole machine stood still: no rank's fault.
+        # Where this process has not run either, the whole machine stood still: no rank is to blame.
         deadline += max(0.0, now - before - 2 * _POLL_S)
         if now > deadline:
             _end(pid, f"{doing} has not ended within {allowed_s} s")

@@ -14,7 +14,7 @@ import tenacity
 from prometheus_client import generate_latest, push_to_gateway, start_http_server
 
 from pipeline.config.schema import TelemetryConfig
-from pipeline.config.telemetry_validation import port_fault
+from pipeline.config.telemetry_validation import port_error
 from pipeline.monitoring.registry import MetricSet
 
 _PUSH_S = 3.0  # of one attempt
@@ -66,7 +66,7 @@ class Exporter:
         try:
             server, thread = start_http_server(port, address, registry=self._metrics)
         except OSError as error:
-            raise OSError(error.errno, port_fault(self._config, error)) from error
+            raise OSError(error.errno, port_error(self._config, error)) from error
         self._leaving.callback(thread.join)
         self._leaving.callback(server.server_close)
         self._leaving.callback(server.shutdown)

@@ -67,8 +67,8 @@ class RunFiles:
 
         Counters are of this process, since it started.
         """
-        self.queue.raise_fault()
-        self.checkpoints.raise_fault()
+        self.queue.raise_pending_error()
+        self.checkpoints.raise_pending_error()
         return {
             **self.checkpoints.figures(),
             "run_files_pending": self.queue.pending,

@@ -50,7 +50,7 @@ class Outcome:
 
 
 _SETTLE_TURN_S = 5.0
-_CLOSE_S = 60.0  # for what is not yet stored, after a fault
+_CLOSE_S = 60.0  # for what is not yet stored, after an error
 _GRACE = 3  # times train.timeout_s, for what happens once: first steps, looks, evaluations
 
 
@@ -91,7 +91,7 @@ def _train_on(
             finished = step >= schedule.total
             evaluation = run.finish(step) if finished else None
         except BaseException as error:
-            with suppress(Exception):  # most likely more of the same; the first fault is to be told
+            with suppress(Exception):  # most likely more of the same; report the first error
                 run.close(hurried=isinstance(error, KeyboardInterrupt))
             raise
         run.close()

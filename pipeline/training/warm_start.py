@@ -39,8 +39,8 @@ _TAKEN = {
 }
 
 
-def handover_faults(config: Config) -> list[str]:
-    """Why the run cannot start from `start.checkpoint`: one sentence per fault.
+def warm_start_errors(config: Config) -> list[str]:
+    """Why the run cannot start from `start.checkpoint`: one sentence per error.
 
     None where the run has checkpoints of its own, with which it goes on. Raises FileNotFoundError
     and ValueError for a checkpoint that is missing or damaged.
@@ -52,15 +52,15 @@ def handover_faults(config: Config) -> list[str]:
         if config.start.take == "completion":
             # What an older export does not name has the default that it was made with.
             theirs = recorded_config({"completion": description["completion"]})
-            return _completion_faults(url, dataclasses.asdict(theirs.completion), config)
+            return _completion_errors(url, dataclasses.asdict(theirs.completion), config)
         return [
             f"start.take is {config.start.take!r}, but {url} holds a completion network alone; set "
             "--start.take completion"
         ]
     theirs = recorded_config(description["config"])
-    faults = _completion_faults(url, dataclasses.asdict(theirs.completion), config)
+    errors = _completion_errors(url, dataclasses.asdict(theirs.completion), config)
     if config.start.take != "completion":
-        discriminators = _difference_faults(
+        discriminators = _difference_errors(
             url,
             {"discriminator": dataclasses.asdict(theirs.discriminator)},
             dataclasses.asdict(config),
@@ -70,23 +70,23 @@ def handover_faults(config: Config) -> list[str]:
                 f"{url} was trained on crops of {theirs.crop_size} pixels, this run's have "
                 f"{config.crop_size}"
             )
-        faults += [
-            f"{fault}. The discriminators do not fit: set --start.take completion"
-            for fault in discriminators
+        errors += [
+            f"{error}. The discriminators do not fit: set --start.take completion"
+            for error in discriminators
         ]
     if config.start.take == "all":
         if config.completion.kind == "dam" and theirs.completion.kind == "glcic":
-            faults.append(
+            errors.append(
                 f"start.take is 'all', but in {url} the optimizers remember nothing of the DAM "
                 "blocks; set --start.take networks"
             )
-        faults += [
+        errors += [
             f"{name}.kind is {mine!r}, but {url} was made with {kind!r}, whose memory it cannot "
             "use; set --start.take networks"
             for name in ("completion_optimizer", "discriminator_optimizer")
             if (mine := getattr(config, name).kind) != (kind := getattr(theirs, name).kind)
         ]
-    return faults
+    return errors
 
 
 def hand_over_(state: RunState, config: Config, worker: Worker, say: Callable[[str], None]) -> None:
@@ -127,14 +127,14 @@ def _described(url: str) -> tuple[str, dict[str, Any]]:
     return exported, json.loads(read_file(exported, DESCRIPTION, read_commitment(exported)))
 
 
-def _completion_faults(url: str, theirs: dict[str, Any], config: Config) -> list[str]:
+def _completion_errors(url: str, theirs: dict[str, Any], config: Config) -> list[str]:
     """A network with DAM blocks may take over one without."""
     if theirs["kind"] == "glcic" and config.completion.kind == "dam":
         theirs = {name: v for name, v in theirs.items() if name not in _OF_DAM}
-    return _difference_faults(url, {"completion": theirs}, dataclasses.asdict(config))
+    return _difference_errors(url, {"completion": theirs}, dataclasses.asdict(config))
 
 
-def _difference_faults(url: str, theirs: dict[str, Any], mine: dict[str, Any]) -> list[str]:
+def _difference_errors(url: str, theirs: dict[str, Any], mine: dict[str, Any]) -> list[str]:
     """Fields of the networks that decide which tensors there are, where they differ."""
     return [
         f"{section}.{name} is {mine[section][name]!r}, but {url} was made with {value!r}"

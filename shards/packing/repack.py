@@ -86,7 +86,7 @@ def _mend(
 
 
 def _publish(folder: Path, url: str, name: str) -> None:
-    """The shard first: an index without its shard would be a fault of its own."""
+    """The shard first: an index without its shard would be reported as an error."""
     upload_file(folder / name, join_url(url, name))
     index = index_name(name)
     write_bytes(join_url(url, index), (folder / index).read_bytes())
