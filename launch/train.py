@@ -25,7 +25,7 @@ from pipeline.config.schema import Config
 from pipeline.config.validation import world_size_errors
 from pipeline.config.warnings import config_warnings
 from pipeline.device.precision import precision_warnings
-from pipeline.training.preflight import check_run, index_foreign_sets, world_size_from_environment
+from pipeline.training.preflight import check_run, index_external_sets, world_size_from_environment
 from shards.cores import processor_flags
 
 
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
     config, kept_defaults = with_recorded_defaults(config, options.named_fields)
     if is_elastic():
         _wait_for_usable_size(config, world_size_from_environment())
-    index_foreign_sets(config)
+    index_external_sets(config)
     data = check_run(config, world_size_from_environment())
     config = dataclasses.replace(config, pack=data.recipe)  # as the set was really packed
 

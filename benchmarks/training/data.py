@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.harness.photographs import SHIPPED_LABEL, pack_both_ways, write_shipped_parts
 from benchmarks.training.measured_steps import REAL, SYNTHETIC
 from pipeline.config.schema import Config
-from pipeline.distributed.process_group import Ranks
+from pipeline.distributed.process_group import ProcessGroup
 from pipeline.step.training_data import training_data
 from pipeline.training.preflight import set_errors
 from shards.format.manifest import MANIFEST_NAME
@@ -72,7 +72,9 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
-def step_data(options: argparse.Namespace, config: Config, ranks: Ranks) -> Iterator[StepData]:
+def step_data(
+    options: argparse.Namespace, config: Config, ranks: ProcessGroup
+) -> Iterator[StepData]:
     """Collective: every rank must call, with a group of which it is a part."""
     kinds = _KINDS.get(options.data, _KINDS["both"])
     if REAL not in kinds:

@@ -90,33 +90,33 @@ def require_package(engine: str) -> None:
 
 
 def launcher_errors(config: Config, environment: Mapping[str, str]) -> list[str]:
-    """Where `accelerate launch` was told something that the configuration decides otherwise."""
+    """Return where `accelerate launch` is set differently from the configuration."""
 
-    def told(name: str) -> str:
+    def setting(name: str) -> str:
         return environment.get(f"ACCELERATE_{name}", "").lower()
 
     errors = []
     precision = config.train.precision
-    asked = told("MIXED_PRECISION")
+    asked = setting("MIXED_PRECISION")
     if asked not in ("", "no", precision):
         errors.append(
-            f"accelerate launch was told mixed_precision {asked}, but train.precision is "
+            f"accelerate launch is set to mixed_precision {asked}, but train.precision is "
             f"{precision}; set mixed_precision: 'no' in its configuration, train.precision decides"
         )
-    if told("DYNAMO_BACKEND") not in ("", "no"):
+    if setting("DYNAMO_BACKEND") not in ("", "no"):
         errors.append(
-            f"accelerate launch was told dynamo_backend {told('DYNAMO_BACKEND')}, which is not "
-            "handed on; take dynamo_config out of its configuration"
+            f"accelerate launch is set to dynamo_backend {setting('DYNAMO_BACKEND')}, which is "
+            "not passed on; remove dynamo_config from its configuration"
         )
-    if told("GRADIENT_ACCUMULATION_STEPS") not in ("", "1"):
+    if setting("GRADIENT_ACCUMULATION_STEPS") not in ("", "1"):
         errors.append(
-            "accelerate launch was told gradient_accumulation_steps "
-            f"{told('GRADIENT_ACCUMULATION_STEPS')}; use --train.micro_batch_size instead"
+            "accelerate launch is set to gradient_accumulation_steps "
+            f"{setting('GRADIENT_ACCUMULATION_STEPS')}; use --train.micro_batch_size instead"
         )
     for name, kind, remedy in _OTHER_PARALLELISM:
-        if told(name) == "true":
+        if setting(name) == "true":
             errors.append(
-                f"accelerate launch was told distributed_type {kind}; set MULTI_GPU in its "
+                f"accelerate launch is set to distributed_type {kind}; set MULTI_GPU in its "
                 f"configuration{remedy}"
             )
     return errors

@@ -16,8 +16,8 @@ from shards.cores import available_cores
 
 
 def require_usable(config: Config, device: torch.device, world_size: int) -> None:
-    """Before any process group exists. Raises ValueError for switches that this machine or this
-    number of workers cannot follow, RuntimeError where a compiler is missing.
+    """Check the options before any process group exists. Raises ValueError for options that this
+    machine or this number of workers cannot follow, RuntimeError where a compiler is missing.
     """
     errors = []
     if config.parallel.sync_batch_norm and device.type != "cuda":
@@ -27,7 +27,7 @@ def require_usable(config: Config, device: torch.device, world_size: int) -> Non
         )
     if config.train.cuda_graphs and device.type != "cuda":
         errors.append(
-            "train.cuda_graphs is True: there are no CUDA graphs on the "
+            "train.cuda_graphs is True: CUDA graphs need a GPU, and this run is on the "
             f"{device.type.upper()}; set --train.cuda_graphs false"
         )
     if config.train.cuda_graphs and world_size > 1:
@@ -57,7 +57,7 @@ def set_float32_precision(tf32: bool) -> None:
     torch.backends.cudnn.allow_tf32 = tf32
 
 
-def with_switches(network: nn.Module, config: Config) -> nn.Module:
+def apply_options(network: nn.Module, config: Config) -> nn.Module:
     """The network, changed in place, as it trains; names of parameters and buffers stay."""
     if config.parallel.sync_batch_norm:
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
@@ -72,7 +72,7 @@ def cores_per_rank(local_world_size: int) -> int:
     return max(1, available_cores() // local_world_size)
 
 
-def set_process_switches(config: Config, device: torch.device, local_world_size: int) -> None:
+def set_process_options(config: Config, device: torch.device, local_world_size: int) -> None:
     """What torch keeps for a process, whichever network computes."""
     if device.type == "cuda":
         set_determinism(config.train.deterministic)

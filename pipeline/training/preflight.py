@@ -53,7 +53,7 @@ def check_run(config: Config, world_size: int) -> Mixture:
     return mixture
 
 
-def index_foreign_sets(config: Config, say: Callable[[str], None] = print) -> None:
+def index_external_sets(config: Config, log: Callable[[str], None] = print) -> None:
     """Makes a set of each folder of shards that others have packed, on its first use.
 
     Rank 0 does it, by `config.pack`; the other ranks wait for the manifest. No process group is
@@ -69,16 +69,16 @@ def index_foreign_sets(config: Config, say: Callable[[str], None] = print) -> No
                 f"`glcic pack --merge {url}` if it was packed in slices"
             )
         if os.environ.get("RANK", "0") == "0":
-            say(f"{url} has no {MANIFEST_NAME}: indexing the shards that others have packed")
+            log(f"{url} has no {MANIFEST_NAME}: indexing the shards that others have packed")
             index_foreign_shards(url, config.pack)
         else:
-            _wait_for_manifest(url, say)
+            _wait_for_manifest(url, log)
 
 
-def _wait_for_manifest(url: str, say: Callable[[str], None]) -> None:
+def _wait_for_manifest(url: str, log: Callable[[str], None]) -> None:
     deadline = time.monotonic() + _INDEXING_S
     if os.environ.get("LOCAL_RANK") == "0":  # a folder that rank 0 does not share never gets one
-        say(f"{url} has no {MANIFEST_NAME}: waiting for rank 0 to index the shards there")
+        log(f"{url} has no {MANIFEST_NAME}: waiting for rank 0 to index the shards there")
     while not exists(join_url(url, MANIFEST_NAME)):
         if time.monotonic() > deadline:
             raise RuntimeError(
