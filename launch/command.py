@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from pipeline.errors import FaultElsewhere
+from pipeline.errors import ReportedElsewhere
 
 VERBS = {
     "samples": "cut the photographs that ship with the dependencies into class folders",
@@ -28,7 +28,7 @@ VERBS = {
     "export": "write a trained completion network to a folder of its own",
 }
 
-# sysexits.h: a Job's failure policy tells a bad input, which no retry mends, from a passing fault.
+# sysexits.h: a Job's failure policy tells bad input, where no retry helps, from a transient error.
 EXIT_USAGE, EXIT_DATA, EXIT_NO_INPUT, EXIT_SOFTWARE, EXIT_IO, EXIT_TRY_AGAIN = (
     64,
     65,
@@ -69,11 +69,11 @@ def run(verb: str, entry: Callable[[list[str]], int], arguments: list[str] | Non
 
 
 def _report(verb: str, error: Exception, status: int) -> int:
-    if isinstance(error, FaultElsewhere):
+    if isinstance(error, ReportedElsewhere):
         time.sleep(2)  # the launcher ends all ranks when the first one leaves: rank 0 speaks first
         return status
     if int(os.environ.get("LOCAL_RANK", "0")) != 0 and not _has_process_group():
-        # Every rank checks the same things before they meet, and most likely found the same fault.
+        # Every rank checks the same things before they meet, and most likely found the same error.
         # If the machine's first rank did, it ends this one while it sleeps.
         time.sleep(2)
     place = f" (rank {os.environ['RANK']})" if os.environ.get("RANK", "0") != "0" else ""

@@ -29,7 +29,7 @@ from launch.support.node_address import (
     resolve,
 )
 from pipeline.config.schema import Config
-from pipeline.config.validation import world_size_faults
+from pipeline.config.validation import world_size_errors
 
 _TRAIN = Path(__file__).resolve().with_name("train.py")
 _POLL_S = 1.0
@@ -174,14 +174,14 @@ def _endpoint(text: str) -> tuple[str, int]:
 
 def _say_usable_sizes(config: Config, nodes: range, workers_per_node: int) -> None:
     """Raises ValueError if no number of nodes of the range can share the batch equally."""
-    faults = {n: world_size_faults(config, n * workers_per_node) for n in nodes}
-    usable = [n for n, found in faults.items() if not found]
+    errors = {n: world_size_errors(config, n * workers_per_node) for n in nodes}
+    usable = [n for n, found in errors.items() if not found]
     if not usable:
         raise ValueError(
             f"no number of nodes from {nodes[0]} to {nodes[-1]} with {workers_per_node} workers "
-            f"each can train this: {faults[nodes[0]][0]}"
+            f"each can train this: {errors[nodes[0]][0]}"
         )
-    for n in sorted(faults.keys() - set(usable)):
+    for n in sorted(errors.keys() - set(usable)):
         print(
             f"with {n} nodes ({n * workers_per_node} workers) the job will wait, since they cannot "
             f"share a batch of {config.train.batch_size} equally; it trains with "

@@ -22,10 +22,10 @@ from launch.support.arguments import parse_with_config
 from pipeline.config.changed_defaults import with_recorded_defaults
 from pipeline.config.loading import config_mapping
 from pipeline.config.schema import Config
-from pipeline.config.validation import world_size_faults
+from pipeline.config.validation import world_size_errors
 from pipeline.config.warnings import config_warnings
 from pipeline.device.precision import precision_warnings
-from pipeline.training.preflight import check_run, index_foreign_sets, world_size_from_environment
+from pipeline.training.preflight import check_run, index_external_sets, world_size_from_environment
 from shards.cores import processor_flags
 
 
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
     config, kept_defaults = with_recorded_defaults(config, options.named_fields)
     if is_elastic():
         _wait_for_usable_size(config, world_size_from_environment())
-    index_foreign_sets(config)
+    index_external_sets(config)
     data = check_run(config, world_size_from_environment())
     config = dataclasses.replace(config, pack=data.recipe)  # as the set was really packed
 
@@ -73,11 +73,11 @@ def main(arguments: list[str]) -> int:
 
 def _wait_for_usable_size(config: Config, world_size: int) -> None:
     """Does not return where this number of workers cannot share the batch equally."""
-    faults = world_size_faults(config, world_size)
-    if not faults:
+    errors = world_size_errors(config, world_size)
+    if not errors:
         return
     if os.environ.get("RANK") == "0":
-        print(f"waiting for the number of nodes to change: {'; '.join(faults)}", flush=True)
+        print(f"waiting for the number of nodes to change: {'; '.join(errors)}", flush=True)
 
     from pipeline.engines.wait_for_nodes import stand_by
 

@@ -1,4 +1,4 @@
-"""`glcic verify SET`: every fault of a packed set, to the last byte."""
+"""`glcic verify SET`: find every problem of a packed set, to the last byte."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rich.table import Table
 
 from launch.command import EXIT_DATA
 from launch.support.progress import PlainProgress
-from shards.format.finding import Fault
+from shards.format.finding import Finding
 from shards.inspection.shard_check import ShardResult
 from shards.inspection.verify import verify_set
 
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="glcic verify",
         description="Check a packed set: hashes, archives, images, descriptions, masks and keys. "
-        f"Tells every fault; the exit status is 0 where there is none, else {EXIT_DATA}.",
+        f"Prints every problem; the exit status is 0 where there is none, else {EXIT_DATA}.",
     )
     parser.add_argument("shards", metavar="SET", help="folder or URL of the packed set")
     parser.add_argument("--split", default="", help="only this one (all of them)")
@@ -63,10 +63,10 @@ def _verify(console: Console, options: argparse.Namespace) -> _Summary:
             if not console.is_terminal:
                 line(done, total)
 
-        for fault in verify_set(options.shards, options.split, options.threads, progress):
-            summary.count_fault(fault)
-            # Faults may name what is no text.
-            text = str(fault).encode(errors="replace").decode()
+        for finding in verify_set(options.shards, options.split, options.threads, progress):
+            summary.count_finding(finding)
+            # A finding may quote bytes that are no text.
+            text = str(finding).encode(errors="replace").decode()
             console.print(escape(text), highlight=False, soft_wrap=True)
     return summary
 
@@ -79,21 +79,21 @@ class _Summary:
         self._shards: Counter[str] = Counter()
         self._images: Counter[str] = Counter()
         self._bytes: Counter[str] = Counter()
-        self._faults: Counter[str] = Counter()
+        self._findings: Counter[str] = Counter()
 
     def count_shard(self, result: ShardResult) -> None:
         self._shards[result.split] += 1
         self._images[result.split] += result.num_images
         self._bytes[result.split] += result.num_bytes
-        self._faults[result.split] += len(result.faults)
+        self._findings[result.split] += len(result.findings)
 
-    def count_fault(self, fault: Fault) -> None:
-        self.kinds[fault.what] += 1
+    def count_finding(self, finding: Finding) -> None:
+        self.kinds[finding.what] += 1
 
     def print(self, console: Console, url: str, seconds: float) -> None:
         title = f"{escape(url)}: verified in {seconds:.1f} s"
         table = Table(title=title, title_justify="left")
-        for heading in ("split", "shards", "images", "MB", "faults"):
+        for heading in ("split", "shards", "images", "MB", "problems"):
             table.add_column(heading, justify="left" if heading == "split" else "right")
         for split, shards in self._shards.items():
             table.add_row(
@@ -101,15 +101,15 @@ class _Summary:
                 f"{shards:,}",
                 f"{self._images[split]:,}",
                 f"{self._bytes[split] / 1e6:.1f}",
-                f"{self._faults[split]:,}",
+                f"{self._findings[split]:,}",
             )
-        elsewhere = self.kinds.total() - self._faults.total()
+        elsewhere = self.kinds.total() - self._findings.total()
         if elsewhere:
             table.add_row("whole set", "", "", "", f"{elsewhere:,}")
         console.print(table)
         for kind, count in self.kinds.most_common():
             console.print(escape(f"{count:,} × {kind}"), highlight=False, soft_wrap=True)
-        verdict = f"{self.kinds.total():,} faults" if self.kinds else "no fault was found"
+        verdict = f"{self.kinds.total():,} problems" if self.kinds else "no problem was found"
         console.print(f"[bold]{verdict}[/bold]", highlight=False)
 
 

@@ -1,7 +1,7 @@
-"""A fault that another rank has already told."""
+"""The error of a rank whose cause another rank has already reported."""
 
 from __future__ import annotations
 
 
-class FaultElsewhere(RuntimeError):
-    """Raised on the other ranks when rank 0 fails at what it does alone: they end, silently."""
+class ReportedElsewhere(RuntimeError):
+    """Raised on the other ranks when rank 0 fails alone: they end without a message."""

@@ -88,7 +88,7 @@ def test_weights_that_differ_in_one_bit_are_told(tmp_path: Path) -> None:
         if name == "other":
             weights = weights.clone()
             weights.view(torch.int32)[5] ^= 1
-        writer = CheckpointWriter(str(tmp_path / name / "checkpoints"), 3, announce=print)
+        writer = CheckpointWriter(str(tmp_path / name / "checkpoints"), 3, log=print)
         writer.save(4, {"completion": {"weight": weights}}, {})
         writer.close()
     assert compare_weights(tmp_path / "left", tmp_path / "same", 4).different_tensors == 0
@@ -120,7 +120,7 @@ def test_a_locked_store_takes_nothing_until_it_is_unlocked(tmp_path: Path) -> No
         pytest.skip("this filesystem has no attribute that stops root")
     with locked(tmp_path), pytest.raises(OSError, match=r"not permitted|denied"):
         (tmp_path / "file").write_text("x")
-    writer = CheckpointWriter(str(tmp_path), 3, announce=print)
+    writer = CheckpointWriter(str(tmp_path), 3, log=print)
     writer.save(4, {"completion": {"weight": torch.ones(3)}}, {})
     writer.close()
     assert committed_steps(str(tmp_path)) == [4]

@@ -130,7 +130,7 @@ def measure_store(state: Any, url: str, worker: Worker) -> Runs:
 
     def write() -> tuple[int, float]:
         copy = HostCopy()
-        copy.take_(1, tensors, {})
+        copy.fill_(1, tensors, {})
         files = copy.files()
         write_s = seconds(lambda: write_committed(prefix, files, 1))
         return sum(len(data) for data in files.values()), write_s
@@ -157,7 +157,7 @@ def measure_pauses(state: Any, url: str) -> Runs:
     """
     tensors = state.tensors()
     copy = HostCopy()
-    copy.take_(1, tensors, {})
+    copy.fill_(1, tensors, {})
     plain = {
         stem: {name: tensor.contiguous() for name, tensor in group.items()}
         for stem, group in tensors.items()

@@ -149,38 +149,38 @@ def _largest_exchange(config: Config) -> int:
 
 
 def _require_usable(options: argparse.Namespace, config: Config) -> None:
-    """Raises ValueError with every fault."""
-    faults = []
+    """Raises ValueError with every error."""
+    errors = []
     if min(options.steps, options.rounds) < 1:
-        faults.append("--steps and --rounds: at least 1")
+        errors.append("--steps and --rounds: at least 1")
     if options.images and min(options.images) < 1:
-        faults.append("--images: at least 1 for each worker")
+        errors.append("--images: at least 1 for each worker")
     if options.largest_message is not None and options.largest_message < SMALLEST_BYTES:
-        faults.append(f"--largest-message: at least {SMALLEST_BYTES} bytes")
+        errors.append(f"--largest-message: at least {SMALLEST_BYTES} bytes")
     if options.workers and options.join:
-        faults.append("--workers measures and joins, --join joins alone: give one of them")
+        errors.append("--workers measures and joins, --join joins alone: give one of them")
     if options.workers and world_size_from_environment() > 1:
-        faults.append("--workers starts torchrun itself: leave it out under torchrun")
+        errors.append("--workers starts torchrun itself: leave it out under torchrun")
     if options.workers and 1 not in options.workers:
-        faults.append("--workers: efficiency is counted from one worker; name 1 as well")
+        errors.append("--workers: efficiency is counted from one worker; name 1 as well")
     if options.workers and min(options.workers) < 1:
-        faults.append("--workers: at least 1 each")
+        errors.append("--workers: at least 1 each")
     if config.parallel.engine != "ddp":
-        faults.append(
+        errors.append(
             f"parallel.engine is {config.parallel.engine}: what is measured and modelled are the "
             "messages of ddp; set --parallel.engine ddp"
         )
     if config.train.micro_batch_size:
-        faults.append(
+        errors.append(
             f"train.micro_batch_size is {config.train.micro_batch_size}: steps are measured and "
             "modelled without; set --train.micro-batch-size 0"
         )
-    faults += _sharing_faults(options, config)
-    if faults:
-        raise ValueError("; ".join(faults))
+    errors += _sharing_errors(options, config)
+    if errors:
+        raise ValueError("; ".join(errors))
 
 
-def _sharing_faults(options: argparse.Namespace, config: Config) -> list[str]:
+def _sharing_errors(options: argparse.Namespace, config: Config) -> list[str]:
     """Only where the world sizes are asked for here: a cluster may have any."""
     sizes, batch_size = options.workers or [], config.train.batch_size
     return [

@@ -15,8 +15,8 @@ from benchmarks.harness.result import RESULTS_FOLDER, Result
 from benchmarks.harness.tables import publish
 from launch.support.arguments import parse_with_config
 from pipeline.config.schema import Config
-from pipeline.config.validation import world_size_faults
-from pipeline.errors import FaultElsewhere
+from pipeline.config.validation import world_size_errors
+from pipeline.errors import ReportedElsewhere
 from pipeline.training.preflight import world_size_from_environment
 
 T = TypeVar("T")
@@ -95,7 +95,7 @@ def exit_status(speaker: str, run: Callable[[], None]) -> int:
     """0 when it has run; 1 when it could not, which `speaker` says, unless another worker has."""
     try:
         run()
-    except FaultElsewhere:
+    except ReportedElsewhere:
         return 1
     except (ValueError, OSError, RuntimeError) as error:
         print(f"{speaker}: {error}", file=sys.stderr)
@@ -114,8 +114,8 @@ def chosen_crop_size(options: argparse.Namespace, config: Config) -> int:
 
 def batch_of_worker(config: Config, workers: Workers) -> int:
     """Its share of the configuration's batch. Raises ValueError where it cannot be shared."""
-    if faults := world_size_faults(config, workers.world_size):
-        raise ValueError("; ".join(faults))
+    if errors := world_size_errors(config, workers.world_size):
+        raise ValueError("; ".join(errors))
     return config.train.batch_size // workers.world_size
 
 

@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 from benchmarks.harness.result import Table
-from pipeline.errors import FaultElsewhere
+from pipeline.errors import ReportedElsewhere
 from shards.cores import available_cores
 
 T = TypeVar("T")
@@ -73,8 +73,8 @@ class Workers:
         """What `call` returns on every worker, by rank. All begin it at the same time, and none
         goes on before all are done.
 
-        If it raises on one, every worker raises: the others FaultElsewhere. Collective: every rank
-        must call.
+        If it raises on one, every worker raises: the others ReportedElsewhere. Collective.
+        Every rank must call.
         """
         if self.world_size == 1:
             return [call()]
@@ -88,7 +88,7 @@ class Workers:
         if error is not None:
             raise error
         if failed := [rank for rank, (succeeded, _) in enumerate(outcomes) if not succeeded]:
-            raise FaultElsewhere(f"worker {failed[0]} has failed")
+            raise ReportedElsewhere(f"worker {failed[0]} has failed")
         return [found for _, found in outcomes]  # type: ignore[misc]
 
     def on_main(self, call: Callable[[], T]) -> T | None:

@@ -42,8 +42,8 @@ from benchmarks.training.variants import AS_CONFIGURED, StepsInOwnProcess, varia
 from launch.support.arguments import parse_with_config
 from pipeline.config.schedule import Phase
 from pipeline.config.schema import Config
-from pipeline.config.validation import world_size_faults
-from pipeline.distributed.process_group import Ranks
+from pipeline.config.validation import world_size_errors
+from pipeline.distributed.process_group import ProcessGroup
 from pipeline.engines.ddp import Worker
 from pipeline.engines.start import start_worker
 from pipeline.step.training_data import training_data
@@ -116,9 +116,9 @@ def _further_parser(arguments: list[str]) -> Any:
 
 def _check(options: argparse.Namespace, configs: list[Config]) -> None:
     world_size = world_size_from_environment()
-    faults = {fault: None for one in configs for fault in world_size_faults(one, world_size)}
-    if faults:
-        raise ValueError("; ".join(faults))
+    errors = {error: None for one in configs for error in world_size_errors(one, world_size)}
+    if errors:
+        raise ValueError("; ".join(errors))
     for name in ("steps", "rounds", "warm_up"):
         value = getattr(options, name)
         if value < 1:
@@ -133,7 +133,7 @@ def _run(
     # Alone, each variant has a process of its own, and this one leaves the device to them.
     apart = bool(variants) and world_size_from_environment() == 1
     with ExitStack() as stack:
-        ranks: Ranks = Ranks() if apart else start_worker(config)
+        ranks: ProcessGroup = ProcessGroup() if apart else start_worker(config)
         stack.callback(ranks.close)
         data = stack.enter_context(step_data(options, config, ranks))
         configs = {
@@ -152,7 +152,7 @@ def _run(
             parameters = _parameters(configs[AS_CONFIGURED], ranks, data, plan, load)
             if options.note:
                 parameters["note"] = options.note
-            if ranks.world_size > 1 and not runs.exchange_shares:
+            if ranks.world_size > 1 and not runs.all_reduce_shares:
                 parameters["exchange of gradients"] = (
                     "not measured: its steps are held against those on synthetic images, and the "
                     "engine must be able to leave it out, as ddp and accelerate are"
@@ -167,7 +167,7 @@ def _run(
 
 @contextmanager
 def _candidates(
-    configs: dict[str, Config], kinds: tuple[str, ...], ranks: Ranks, apart: bool
+    configs: dict[str, Config], kinds: tuple[str, ...], ranks: ProcessGroup, apart: bool
 ) -> Iterator[Candidates]:
     """With several workers all variants share their processes, one after another in each round."""
     with ExitStack() as stack:
@@ -209,8 +209,8 @@ class _Hours:
 
 
 def _figures(
-    configs: dict[str, Config], runs: Runs, plan: Plan, options: argparse.Namespace, ranks: Ranks,
-    parameters: dict[str, Any],
+    configs: dict[str, Config], runs: Runs, plan: Plan, options: argparse.Namespace,
+    ranks: ProcessGroup, parameters: dict[str, Any],
 ) -> list[Figure]:  # fmt: skip
     config, kinds = configs[AS_CONFIGURED], plan.kinds
     batch_sizes = {name: one.train.batch_size for name, one in configs.items()}
@@ -231,7 +231,7 @@ def _figures(
 
 
 def _parameters(
-    config: Config, ranks: Ranks, data: StepData, plan: Plan, load: float
+    config: Config, ranks: ProcessGroup, data: StepData, plan: Plan, load: float
 ) -> dict[str, Any]:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     return {

@@ -13,9 +13,9 @@ from pathlib import Path
 from benchmarks.harness.photographs import SHIPPED_LABEL, pack_both_ways, write_shipped_parts
 from benchmarks.training.measured_steps import REAL, SYNTHETIC
 from pipeline.config.schema import Config
-from pipeline.distributed.process_group import Ranks
+from pipeline.distributed.process_group import ProcessGroup
 from pipeline.step.training_data import training_data
-from pipeline.training.preflight import set_faults
+from pipeline.training.preflight import set_errors
 from shards.format.manifest import MANIFEST_NAME
 
 _KINDS = {"both": (SYNTHETIC, REAL), "synthetic": (SYNTHETIC,), "real": (REAL,)}
@@ -44,13 +44,13 @@ class StepData:
             )
         config = dataclasses.replace(config, data=data)
         mixture = training_data(config)
-        faults = [
-            fault
+        errors = [
+            error
             for one, manifest in zip(mixture.sets, mixture.manifests, strict=True)
-            for fault in set_faults(config, one.shards, manifest)
+            for error in set_errors(config, one.shards, manifest)
         ]
-        if faults:
-            raise ValueError("; ".join(faults))
+        if errors:
+            raise ValueError("; ".join(errors))
         mixture.order("train", config.seed)  # are there enough samples for a batch?
         return dataclasses.replace(config, pack=mixture.recipe)
 
@@ -72,7 +72,9 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
-def step_data(options: argparse.Namespace, config: Config, ranks: Ranks) -> Iterator[StepData]:
+def step_data(
+    options: argparse.Namespace, config: Config, ranks: ProcessGroup
+) -> Iterator[StepData]:
     """Collective: every rank must call, with a group of which it is a part."""
     kinds = _KINDS.get(options.data, _KINDS["both"])
     if REAL not in kinds:

@@ -78,8 +78,10 @@ def _parts_of(runs: Runs, kinds: Sequence[str], phase: Phase) -> list[Figure]:
         shares["what real images cost, of a step on them"] = [
             1 - one / block.step_s for one, block in zip(synthetic_s, real, strict=True)
         ]
-    if phase in runs.exchange_shares:
-        shares["exchange of gradients that nothing hides, of a step"] = runs.exchange_shares[phase]
+    if phase in runs.all_reduce_shares:
+        shares["exchange of gradients that nothing hides, of a step"] = runs.all_reduce_shares[
+            phase
+        ]
     parts = runs.parts.get(phase, [])
     if parts:
         shares |= {name: [one.shares[name] for one in parts] for name in PARTS}

@@ -18,12 +18,12 @@ import torch
 
 from benchmarks.harness.all_reduce import settle
 from benchmarks.harness.device_peak import Peak, begin_peak_memory, measured_peak, peak_memory_bytes
-from benchmarks.training.step_parts import AVERAGE, Parts, StepClock, TimedPlayer, timed_optimizer
+from benchmarks.training.step_parts import AVERAGE, Parts, StepClock, TimedNetwork, timed_optimizer
 from pipeline.config.schedule import Phase
 from pipeline.config.schema import Config
-from pipeline.device.options import set_process_switches
-from pipeline.distributed.trainable import Player
-from pipeline.engines.ddp import DataParallelPlayer, Worker
+from pipeline.device.options import set_process_options
+from pipeline.distributed.trainable import TrainableNetwork
+from pipeline.engines.ddp import DataParallelNetwork, Worker
 from pipeline.step.cuda_graph_step import GraphedStep
 from pipeline.step.device_feed import DeviceFeed
 from pipeline.step.training_data import reader_spec, training_data
@@ -65,7 +65,7 @@ def state_without_data(config: Config, worker: Worker) -> RunState:
 
 
 def training_step(
-    config: Config, worker: Worker, completion: Player, discriminator: Player
+    config: Config, worker: Worker, completion: TrainableNetwork, discriminator: TrainableNetwork
 ) -> TrainingStep:
     return TrainingStep(
         completion, discriminator, config.loss, config.discriminator.local_size, worker,
@@ -86,28 +86,28 @@ class MeasuredSteps:
             if REAL in kinds
             else state_without_data(config, worker)
         )
-        step = training_step(config, worker, *self._players)
+        step = training_step(config, worker, *self._trainables)
         # One each: a graph is given up when the phase changes, as it does in every round here.
         self._steps = {p: GraphedStep(step) if worker.cuda_graphs else step for p in Phase}
         self._synthetic = random_batch(config, worker)
         self._real = _RealBatches(config, worker) if REAL in kinds else None
 
     @property
-    def can_leave_out_exchange(self) -> bool:
-        return all(isinstance(player, DataParallelPlayer) for player in self._players)
+    def can_skip_all_reduce(self) -> bool:
+        return all(isinstance(trainable, DataParallelNetwork) for trainable in self._trainables)
 
     def warm_up(self, steps: int) -> None:
-        self._set_switches()
+        self._set_options()
         if self._worker.cuda_graphs:
             steps = max(steps, _GRAPH_WARM_UP)
         for phase in Phase:
             self._seconds(phase, itertools.repeat(self._synthetic), steps)
-        if self.can_leave_out_exchange:
+        if self.can_skip_all_reduce:
             for phase in Phase:
-                self._seconds_without_exchange(phase, 1)
+                self._seconds_without_all_reduce(phase, 1)
 
     def block(self, phase: Phase, kind: str, steps: int) -> Block:
-        self._set_switches()
+        self._set_options()
         real = self._real
         batches: Iterator[TrainingBatch] = itertools.repeat(self._synthetic)
         if kind == REAL:
@@ -124,35 +124,35 @@ class MeasuredSteps:
         peak_bytes = peak_memory_bytes(self._worker.device)
         return Block(seconds / steps, self._mean(waiting_s) / steps, self._most(peak_bytes))
 
-    def exchange_share(self, phase: Phase, steps: int) -> float:
+    def all_reduce_share(self, phase: Phase, steps: int) -> float:
         """Of a step: what steps take longer than those before and after them in which gradients
-        stay with their rank. Only where `can_leave_out_exchange`.
+        stay with their rank. Only where `can_skip_all_reduce`.
         """
-        self._set_switches()
+        self._set_options()
         batches = itertools.repeat(self._synthetic)
-        first_s = self._seconds_without_exchange(phase, steps)
+        first_s = self._seconds_without_all_reduce(phase, steps)
         with_s = self._seconds(phase, batches, steps)
-        last_s = self._seconds_without_exchange(phase, steps)
+        last_s = self._seconds_without_all_reduce(phase, steps)
         return 1 - (first_s + last_s) / 2 / with_s
 
-    def _seconds_without_exchange(self, phase: Phase, steps: int) -> float:
+    def _seconds_without_all_reduce(self, phase: Phase, steps: int) -> float:
         with ExitStack() as stack:
-            for player in self._players:
-                assert isinstance(player, DataParallelPlayer)
-                stack.enter_context(player.without_exchange())
+            for trainable in self._trainables:
+                assert isinstance(trainable, DataParallelNetwork)
+                stack.enter_context(trainable.without_all_reduce())
             return self._seconds(phase, itertools.repeat(self._synthetic), steps)
 
     def parts(self, phase: Phase, steps: int) -> Parts:
         """Of steps with marks in them, on synthetic batches; without CUDA graphs in any case."""
-        self._set_switches()
+        self._set_options()
         clock = StepClock(self._worker.device)
-        timed: Any = [TimedPlayer(player, clock) for player in self._players]
+        timed: Any = [TimedNetwork(trainable, clock) for trainable in self._trainables]
         step = training_step(self._config, self._worker, *timed)
         settle(self._worker)
         begin = time.perf_counter()
         with ExitStack() as stack:
-            for player in self._players:
-                stack.enter_context(timed_optimizer(player.optimizer, clock))
+            for trainable in self._trainables:
+                stack.enter_context(timed_optimizer(trainable.optimizer, clock))
             stack.enter_context(clock)
             for _ in range(steps):
                 step(phase, self._synthetic)
@@ -164,7 +164,7 @@ class MeasuredSteps:
 
     def peak(self) -> Peak:
         """Of all workers together, measured by all of them at once."""
-        self._set_switches()
+        self._set_options()
         settle(self._worker)
         own = measured_peak(self._worker.device, self._config.train.precision, _PEAK_S)
         each = (own.matrix_tflops, own.convolution_tflops, own.memory_gb_per_s)
@@ -175,11 +175,11 @@ class MeasuredSteps:
             self._real.close()
 
     @property
-    def _players(self) -> tuple[Player, Player]:
+    def _trainables(self) -> tuple[TrainableNetwork, TrainableNetwork]:
         return self._state.completion, self._state.discriminator
 
-    def _set_switches(self) -> None:
-        set_process_switches(self._config, self._worker.device, self._worker.local_world_size)
+    def _set_options(self) -> None:
+        set_process_options(self._config, self._worker.device, self._worker.local_world_size)
 
     def _make_step(self, phase: Phase, batch: TrainingBatch) -> None:
         self._steps[phase](phase, batch)

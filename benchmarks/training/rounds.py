@@ -30,7 +30,7 @@ class Runs:
 
     blocks: dict[tuple[str, Phase, str], list[Block]] = field(default_factory=dict)
     parts: dict[Phase, list[Parts]] = field(default_factory=dict)
-    exchange_shares: dict[Phase, list[float]] = field(default_factory=dict)
+    all_reduce_shares: dict[Phase, list[float]] = field(default_factory=dict)
     peaks: list[Peak] = field(default_factory=list)
 
     def step_s(self, candidate: str, phase: Phase, kind: str) -> list[float]:
@@ -70,6 +70,6 @@ def _look_into(candidates: Candidates, phase: Phase, plan: Plan, runs: Runs, tur
         return
     steps = candidates[AS_CONFIGURED]
     runs.parts.setdefault(phase, []).append(steps.parts(phase, plan.steps))
-    if isinstance(steps, MeasuredSteps) and steps.can_leave_out_exchange:
-        share = steps.exchange_share(phase, plan.steps)
-        runs.exchange_shares.setdefault(phase, []).append(share)
+    if isinstance(steps, MeasuredSteps) and steps.can_skip_all_reduce:
+        share = steps.all_reduce_share(phase, plan.steps)
+        runs.all_reduce_shares.setdefault(phase, []).append(share)

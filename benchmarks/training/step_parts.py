@@ -19,10 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.distributed.trainable import Player
+from pipeline.distributed.trainable import TrainableNetwork
 
 FORWARD, BACKWARD, OPTIMIZER = "forward", "backward", "optimizer"
-UPDATE = "gradient norm, running statistics"  # what `Player.update_` does beside the optimizer
+UPDATE = (
+    "gradient norm, running statistics"  # what `TrainableNetwork.update_` does beside the optimizer
+)
 AVERAGE = "running average"
 OTHER = "losses and the rest"
 PARTS = (FORWARD, BACKWARD, OPTIMIZER, UPDATE, AVERAGE, OTHER)
@@ -83,30 +85,30 @@ class StepClock:
         self._marks.append((self._open[-1], now))
 
 
-class TimedPlayer:
-    """Takes the place of a `Player` in a `TrainingStep`."""
+class TimedNetwork:
+    """Takes the place of a `TrainableNetwork` in a `TrainingStep`."""
 
-    def __init__(self, player: Player, clock: StepClock) -> None:
-        self._player, self._clock = player, clock
+    def __init__(self, trainable: TrainableNetwork, clock: StepClock) -> None:
+        self._trainable, self._clock = trainable, clock
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._player, name)
+        return getattr(self._trainable, name)
 
     def __call__(self, *inputs: Any) -> Any:
         with self._clock.part(FORWARD):
-            return self._player(*inputs)
+            return self._trainable(*inputs)
 
     def frozen(self, *inputs: Any) -> Any:
         with self._clock.part(FORWARD):
-            return self._player.frozen(*inputs)
+            return self._trainable.frozen(*inputs)
 
     def backward_(self, loss: Tensor) -> None:
         with self._clock.part(BACKWARD):
-            self._player.backward_(loss)
+            self._trainable.backward_(loss)
 
     def update_(self) -> dict[str, Tensor]:
         with self._clock.part(UPDATE):
-            return self._player.update_()
+            return self._trainable.update_()
 
 
 @contextmanager

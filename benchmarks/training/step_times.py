@@ -18,7 +18,7 @@ from benchmarks.training.measured_steps import random_batch, state_without_data,
 from pipeline.config.schedule import Phase
 from pipeline.config.schema import Config, OptimizerConfig
 from pipeline.distributed.optimizers import build_optimizer
-from pipeline.distributed.trainable import Player
+from pipeline.distributed.trainable import TrainableNetwork
 from pipeline.engines.ddp import Worker
 from pipeline.step.training_step import TrainingBatch, TrainingStep
 
@@ -46,9 +46,11 @@ class LoneWorker(Worker):
             cuda_graphs=worker.cuda_graphs,
         )
 
-    def player(self, name: str, network: nn.Module, optimizer: OptimizerConfig) -> Player:
+    def trainable(
+        self, name: str, network: nn.Module, optimizer: OptimizerConfig
+    ) -> TrainableNetwork:
         built = build_optimizer(optimizer, network, capturable=self.cuda_graphs)
-        return Player(self, name, network, built, self.scaler)
+        return TrainableNetwork(self, name, network, built, self.scaler)
 
 
 def measure_steps(

@@ -81,7 +81,7 @@ class StepsInOwnProcess:
     def peak(self) -> Peak:
         return self._call(_of_own, "peak")
 
-    can_leave_out_exchange = False  # a worker alone has none
+    can_skip_all_reduce = False  # a worker alone has none
 
     def close(self) -> None:
         with self._pool, suppress(BrokenProcessPool):

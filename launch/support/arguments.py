@@ -30,7 +30,7 @@ def parse_with_config(
     """Return the verb's own options, and the configuration.
 
     The options hold `named_fields` too: the paths that the preset or the command line sets.
-    Raises ValueError with every fault. Exits for --help and --print-config.
+    Raises ValueError with every error. Exits for --help and --print-config.
 
     `sections` are those that the verb reads: on its command line fields of others are refused,
     where they would do nothing. None named: all.

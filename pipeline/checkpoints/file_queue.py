@@ -1,4 +1,4 @@
-"""Writes the files of a run in a background thread: metrics, sheets, figures."""
+"""Write the files of a run in a background thread: metrics, sheets, curves."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from pipeline.checkpoints.retry_policy import Patience
+from pipeline.checkpoints.retry_policy import RetryPolicy
 
 _LIMIT_BYTES = 64 << 20  # of what waits
 
@@ -20,20 +20,20 @@ class _Entry:
 
 
 class FileQueue:
-    """One write after another, in the order in which their names first came.
+    """Make one write after another, in the order in which their names first came.
 
-    A write that waits gives way to a newer one of the same name. Faults are borne and raised as by
-    `CheckpointWriter`. When more waits than memory is to be spent on, the oldest file that nothing
-    depends on is left out, which is announced.
+    A newer write replaces one of the same name that still waits. Errors are retried and raised as
+    in `CheckpointWriter`. When the queue is over its memory limit, the oldest file that nothing
+    depends on is left out, with a message.
     """
 
     def __init__(
-        self, announce: Callable[[str], None], give_up_after_s: float,
+        self, log: Callable[[str], None], give_up_after_s: float,
         limit_bytes: int = _LIMIT_BYTES,
     ) -> None:  # fmt: skip
-        self._announce = announce
+        self._log = log
         self._limit_bytes = limit_bytes
-        self._patience = Patience(give_up_after_s)
+        self._retry_policy = RetryPolicy(give_up_after_s)
         self._changed = threading.Condition()  # guards all that follows
         self._waiting: dict[str, _Entry] = {}
         self._current: _Entry | None = None
@@ -43,27 +43,28 @@ class FileQueue:
         self._thread: threading.Thread | None = None
 
     def put(self, name: str, write: Callable[[], None], size_bytes: int = 0) -> None:
-        """`write` is called in another thread, again after a fault: it must give the same file.
+        """Queue `write`, which another thread calls, again after an error: it must give the same
+        file.
 
         `size_bytes` is the memory that it holds until then.
         """
-        self.raise_fault()
+        self.raise_pending_error()
         with self._changed:
             before = self._waiting.get(name)
             entry = _Entry(name, self._number, write, size_bytes)
             self._waiting[name] = replace(entry, number=before.number) if before else entry
             self._number += 1
             left_out = self._over_limit()
-            self._patience.start()
+            self._retry_policy.start()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, daemon=True, name="run files")
                 self._thread.start()
             self._changed.notify_all()
         for gone in left_out:
-            self._announce(f"{gone} is left out: the store has not taken it in time")
+            self._log(f"{gone} is left out: it was not stored in time")
 
     def wait(self, timeout_s: float | None = None, name: str = "") -> bool:
-        """Whether all that was put until now, or that of one name, is stored; waits for it."""
+        """Wait for all that was put until now, or that of one name; return whether it is stored."""
         with self._changed:
             awaited = [entry.number for entry in self._all() if name in ("", entry.name)]
 
@@ -74,15 +75,15 @@ class FileQueue:
             self._hurried = True
             self._changed.notify_all()
             done = self._changed.wait_for(stored, timeout_s)
-        self.raise_fault()
+        self.raise_pending_error()
         return done
 
-    def raise_fault(self) -> None:
+    def raise_pending_error(self) -> None:
         """Raises OSError if the files cannot be written any more. Never waits."""
         with self._changed:
-            if self._error is None and self._patience.is_over:
+            if self._error is None and self._retry_policy.is_over:
                 self._error = TimeoutError(
-                    f"the store has taken none for {self._patience.give_up_after_s:g} s, the limit "
+                    f"none was stored for {self._retry_policy.give_up_after_s:g} s, the limit "
                     "of checkpoint.give_up_after_s"
                 )
             error = self._error
@@ -91,7 +92,7 @@ class FileQueue:
 
     @property
     def failures(self) -> int:
-        return self._patience.failures
+        return self._retry_policy.failures
 
     @property
     def pending(self) -> int:
@@ -103,7 +104,7 @@ class FileQueue:
         return current + list(self._waiting.values())
 
     def _over_limit(self) -> list[str]:
-        """Takes out, and names, what is too much."""
+        """Remove what is over the limit, and return the names."""
         left_out = []
         for name in [name for name, entry in self._waiting.items() if entry.size_bytes]:
             if sum(entry.size_bytes for entry in self._waiting.values()) <= self._limit_bytes:
@@ -119,14 +120,14 @@ class FileQueue:
                 self._current = self._waiting.pop(next(iter(self._waiting)))
             try:
                 self._persist(self._current.name)
-            except BaseException as error:  # handed to the training thread, which raises it
+            except BaseException as error:  # the training thread raises it
                 with self._changed:
                     self._error = error
                     self._changed.notify_all()
                 return
             with self._changed:
                 self._current = None
-                self._patience.stored(more_waits=bool(self._waiting))
+                self._retry_policy.stored(more_waits=bool(self._waiting))
                 self._changed.notify_all()
 
     def _persist(self, name: str) -> None:
@@ -141,10 +142,10 @@ class FileQueue:
                 entry.write()
                 return
             except Exception as error:
-                pause_s = self._patience.pause_after(error)
+                pause_s = self._retry_policy.pause_after(error)
                 if pause_s is None:
                     raise
-                self._announce(
+                self._log(
                     f"{name} could not be written, next attempt in {pause_s:.0f} s, training goes "
                     f"on: {error}"
                 )

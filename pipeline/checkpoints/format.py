@@ -129,16 +129,16 @@ def read_newest(url: str, warn: Callable[[str], None]) -> Checkpoint | None:
     checkpoints exist but none is intact: starting anew would throw the run away.
     """
     steps = committed_steps(url)
-    faults = []
+    errors = []
     for step in reversed(steps):
         try:
             return read_checkpoint(join_url(url, step_name(step)))
         except ValueError as error:
-            faults.append(str(error))
+            errors.append(str(error))
             warn(f"skipping a damaged checkpoint: {error}")
-    if faults:
+    if errors:
         raise ValueError(
-            f"no checkpoint under {url} is intact; the newest: {faults[0]}. Restore one, or start "
+            f"no checkpoint under {url} is intact; the newest: {errors[0]}. Restore one, or start "
             "anew under another --name"
         )
     return None

@@ -1,7 +1,7 @@
-"""Writes checkpoints in a background thread: training waits for memory, never for the store.
+"""Write checkpoints in a background thread: training waits for memory, never for storage.
 
 At most two copies of a run's state exist in host memory: the one being written and the newest one
-after it, which takes the place of any that the store was too slow for.
+after it, which replaces any that the storage was too slow for.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from pipeline.checkpoints.format import STATE, commit, retire, step_name
-from pipeline.checkpoints.retry_policy import Patience
+from pipeline.checkpoints.retry_policy import RetryPolicy
 from pipeline.checkpoints.tensor_file import TensorFile, layout_of
 from shards.storage.files import join_url, remove_tree, write_bytes
 
 GIVE_UP_AFTER_S = 3600.0
-_TURN_S = 1.0  # of a wait, between two looks at the clock
+_TURN_S = 1.0  # of a wait, between two checks of the clock
 
 
 class HostCopy:
@@ -34,13 +34,15 @@ class HostCopy:
         self._facts: dict[str, Any] = {}
         self._copied: torch.cuda.Event | None = None
 
-    def take_(
+    def fill_(
         self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], facts: Mapping[str, Any]
     ) -> None:
-        """Tensors on a GPU are copied while it goes on; they may change right after."""
+        """Copy the tensors, on a GPU asynchronously; they may change right after."""
         self.step, self._facts = step, {"step": step, **facts}
         self.taken_at = time.monotonic()
-        self._tensor_files = {stem: self._fitting(stem, group) for stem, group in tensors.items()}
+        self._tensor_files = {
+            stem: self._tensor_file(stem, group) for stem, group in tensors.items()
+        }
         for stem, group in tensors.items():
             self._tensor_files[stem].copy_(group)
         self._copied = None
@@ -49,7 +51,7 @@ class HostCopy:
             self._copied.record()
 
     def files(self) -> dict[str, bytes | memoryview]:
-        """Waits until the copy is complete."""
+        """Return name -> content, once the copy is complete."""
         if self._copied is not None:
             self._copied.synchronize()
         files: dict[str, bytes | memoryview] = {
@@ -58,7 +60,7 @@ class HostCopy:
         files[STATE] = (json.dumps(self._facts, indent=1) + "\n").encode()
         return files
 
-    def _fitting(self, stem: str, group: Mapping[str, Tensor]) -> TensorFile:
+    def _tensor_file(self, stem: str, group: Mapping[str, Tensor]) -> TensorFile:
         layout = layout_of(group)
         file = self._tensor_files.get(stem)
         if file is None or file.layout != layout:  # an optimizer's state grows with its first step
@@ -67,29 +69,28 @@ class HostCopy:
 
 
 class CheckpointWriter:
-    """For rank 0 alone.
+    """Write and commit the checkpoints of a run, on rank 0 alone.
 
-    What may pass by itself is tried again; what cannot, and a store that takes nothing for
-    `give_up_after_s`, is raised as OSError by the next call of any method. Unless `skip_late`, a
-    save waits until the one before it is committed, and none is ever left out. `before` is called
-    in the writer's thread ahead of each attempt: it returns once what must come first is stored.
-    `committed` is told there of each checkpoint: its step, the seconds since its copy was taken and
-    its bytes.
+    Transient errors are retried. Permanent errors, or no success for `give_up_after_s`, raise
+    OSError on the next call of any method. Unless `skip_late`, a save waits until the one before it
+    is committed, and none is ever left out. `before` is called in the writer's thread ahead of each
+    attempt: it returns once what must come first is stored. `committed` is called there for each
+    checkpoint with its step, the seconds since its copy was taken and its bytes.
     """
 
     def __init__(
-        self, url: str, keep: int, announce: Callable[[str], None], *,
+        self, url: str, keep: int, log: Callable[[str], None], *,
         give_up_after_s: float = GIVE_UP_AFTER_S, skip_late: bool = True,
         before: Callable[[], None] = lambda: None,
         committed: Callable[[int, float, int], None] = lambda step, seconds, size_bytes: None,
     ) -> None:  # fmt: skip
         self.url = url
         self._keep = keep
-        self._announce = announce
+        self._log = log
         self._skip_late = skip_late
         self._before = before
         self._committed = committed
-        self._patience = Patience(give_up_after_s)
+        self._retry_policy = RetryPolicy(give_up_after_s)
         self._changed = threading.Condition()  # guards all that follows
         self._copies = (HostCopy(), HostCopy())
         self._writing: HostCopy | None = None
@@ -114,47 +115,47 @@ class CheckpointWriter:
     def save(
         self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], facts: Mapping[str, Any]
     ) -> None:
-        """Takes a copy of everything and returns; the tensors may change right after."""
+        """Copy everything and return; the tensors may change right after."""
         while not self._skip_late and not self.wait(_TURN_S):
             pass
-        self.raise_fault()
+        self.raise_pending_error()
         with self._changed:
             # The writer cannot take it while it is written over.
             replaced, self._pending = self._pending, None
             copy = replaced or next(c for c in self._copies if c is not self._writing)
         if replaced is not None:
-            self._supersede(replaced.step, step)
-        copy.take_(step, tensors, facts)
+            self._log_superseded(replaced.step, step)
+        copy.fill_(step, tensors, facts)
         with self._changed:
             self._pending = copy
-            self._patience.start()
+            self._retry_policy.start()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, daemon=True, name="checkpoints")
                 self._thread.start()
             self._changed.notify_all()
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Whether everything that was saved is committed; waits for it, at most so long."""
+        """Wait at most `timeout_s` for all saves; return whether they are committed."""
         with self._changed:
             self._hurried = True
             self._changed.notify_all()
-            done = self._changed.wait_for(self._is_settled, timeout_s)
-        self.raise_fault()
+            done = self._changed.wait_for(self._is_written, timeout_s)
+        self.raise_pending_error()
         return done
 
     close = wait
 
-    def raise_fault(self) -> None:
+    def raise_pending_error(self) -> None:
         """Raises OSError if no checkpoint can be written any more. Never waits."""
         with self._changed:
-            if self._error is None and self._patience.is_over:
-                self._error = self._last_failure or TimeoutError("the store does not answer")
+            if self._error is None and self._retry_policy.is_over:
+                self._error = self._last_failure or TimeoutError("the storage does not answer")
             error = self._error
         if error is None:
             return
         message = f"a checkpoint could not be written to {self.url}: {error}"
-        if self._patience.is_over:
-            limit = self._patience.give_up_after_s
+        if self._retry_policy.is_over:
+            limit = self._retry_policy.give_up_after_s
             message += f"; none was for {limit:g} s, the limit of checkpoint.give_up_after_s"
         if self._newest >= 0:
             message += f". The newest that was committed is {step_name(self._newest)}"
@@ -162,27 +163,27 @@ class CheckpointWriter:
 
     @property
     def waits_at_most_s(self) -> float:
-        """Until the store has taken something or is given up."""
-        return max(0.0, self._patience.give_up_after_s - self._patience.waited_s)
+        """Seconds until the next checkpoint is stored or given up, at most."""
+        return max(0.0, self._retry_policy.give_up_after_s - self._retry_policy.waited_s)
 
-    def figures(self) -> dict[str, float]:
-        """For telemetry. `checkpoint_pending` counts the copies in memory that are not stored."""
+    def metrics(self) -> dict[str, float]:
+        """Return the metrics; `checkpoint_pending` counts the copies in memory."""
         with self._changed:
             return {
                 "checkpoint_age_s": time.monotonic() - self._committed_at,
                 "checkpoint_pending": sum(c is not None for c in (self._writing, self._pending)),
-                "checkpoint_failures": self._patience.failures,
+                "checkpoint_failures": self._retry_policy.failures,
                 "checkpoints_superseded": self._superseded,
             }
 
-    def _is_settled(self) -> bool:
+    def _is_written(self) -> bool:
         return self._error is not None or (self._pending is None and self._writing is None)
 
-    def _supersede(self, step: int, newer: int) -> None:
+    def _log_superseded(self, step: int, newer: int) -> None:
         with self._changed:
             self._superseded += 1
-        self._announce(
-            f"checkpoint {step_name(step)} was not stored in time and gives way to "
+        self._log(
+            f"checkpoint {step_name(step)} was not stored in time and is dropped for "
             f"{step_name(newer)}"
         )
 
@@ -195,14 +196,14 @@ class CheckpointWriter:
             assert copy is not None
             try:
                 self._persist(copy)
-            except BaseException as error:  # handed to the training thread, which raises it
+            except BaseException as error:  # the training thread raises it
                 with self._changed:
                     self._error = error
                     self._changed.notify_all()
                 return
 
     def _persist(self, copy: HostCopy) -> None:
-        """Until it, or a newer one in its place, is committed. Raises what cannot be mended."""
+        """Retry until it, or a newer one in its place, is committed. Raises permanent errors."""
         while True:
             try:
                 self._before()
@@ -212,10 +213,10 @@ class CheckpointWriter:
             except Exception as error:
                 with self._changed:
                     self._last_failure = error
-                pause_s = self._patience.pause_after(error)
+                pause_s = self._retry_policy.pause_after(error)
                 if pause_s is None:
                     raise
-                self._announce(
+                self._log(
                     f"checkpoint {step_name(copy.step)} could not be stored, next attempt in "
                     f"{pause_s:.0f} s, training goes on: {error}"
                 )
@@ -224,22 +225,22 @@ class CheckpointWriter:
             self._newest = copy.step
             self._last_failure = None
             self._committed_at = time.monotonic()
-            self._patience.stored(more_waits=True)
+            self._retry_policy.stored(more_waits=True)
         size_bytes = sum(memoryview(data).nbytes for data in files.values())
         self._committed(copy.step, time.monotonic() - copy.taken_at, size_bytes)
         name = step_name(copy.step)
-        self._announce(f"checkpoint {name} {'committed' if is_new else 'is there already'}")
+        self._log(f"checkpoint {name} {'committed' if is_new else 'is there already'}")
         try:
             retire(self.url, copy.step, self._keep)
         except OSError as error:  # no reason to end a run; the next checkpoint tries again
-            self._announce(f"older checkpoints were not removed: {error}")
+            self._log(f"older checkpoints were not removed: {error}")
         with self._changed:
             self._writing = None
-            self._patience.stored(more_waits=self._pending is not None)
+            self._retry_policy.stored(more_waits=self._pending is not None)
             self._changed.notify_all()
 
     def _newest_after(self, pause_s: float, copy: HostCopy) -> HostCopy:
-        """After a pause, the copy that waits behind `copy`, or else `copy` itself."""
+        """Return, after a pause, the copy that waits behind `copy`, or else `copy` itself."""
         with self._changed:
             self._changed.wait_for(lambda: self._hurried, pause_s)
             self._hurried = False
@@ -247,7 +248,7 @@ class CheckpointWriter:
             if newer is None:
                 return copy
             self._writing = newer
-        self._supersede(copy.step, newer.step)
+        self._log_superseded(copy.step, newer.step)
         return newer
 
 

@@ -19,16 +19,16 @@ BASELINE_NAMES = (
 )
 
 
-def baseline_name_faults(names: Sequence[str]) -> list[str]:
+def baseline_name_errors(names: Sequence[str]) -> list[str]:
     """Return one sentence for each name that no method has, and for each that occurs twice."""
-    faults = []
+    errors = []
     for name in dict.fromkeys(names):
         if name not in BASELINE_NAMES:
             by_lower_case = {known.lower(): known for known in BASELINE_NAMES}
             near = difflib.get_close_matches(name.lower(), by_lower_case, n=1)
             known = ", ".join(BASELINE_NAMES)
             remedy = f"did you mean {by_lower_case[near[0]]!r}?" if near else f"known: {known}"
-            faults.append(f"evaluation.baselines holds {name!r}, which is no method; {remedy}")
+            errors.append(f"evaluation.baselines holds {name!r}, which is no method; {remedy}")
         elif list(names).count(name) > 1:
-            faults.append(f"evaluation.baselines holds {name!r} more than once")
-    return faults
+            errors.append(f"evaluation.baselines holds {name!r} more than once")
+    return errors

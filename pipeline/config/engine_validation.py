@@ -15,9 +15,9 @@ PACKAGES = {"accelerate": "accelerate", "deepspeed": "deepspeed"}  # engine -> p
 _STAGES = (0, 1, 2)  # of ZeRO: in these every rank has all parameters
 
 
-def engine_faults(config: Config) -> list[str]:
-    """What an engine cannot do as the default one does it: one sentence per fault."""
-    parallel, faults = config.parallel, []
+def engine_errors(config: Config) -> list[str]:
+    """What an engine cannot do as the default one does it: one sentence per error."""
+    parallel, errors = config.parallel, []
     if parallel.zero_stage not in _STAGES:
         reason = "use one of 0, 1, 2"
         if parallel.zero_stage == 3:
@@ -25,31 +25,31 @@ def engine_faults(config: Config) -> list[str]:
                 "it divides the parameters themselves, which the frozen forward, the running "
                 "average and the evaluation read whole; use 0, 1 or 2"
             )
-        faults.append(f"parallel.zero_stage is {parallel.zero_stage}: {reason}")
+        errors.append(f"parallel.zero_stage is {parallel.zero_stage}: {reason}")
     if parallel.engine != "deepspeed":
         for name, value in (
             ("zero_stage", parallel.zero_stage),
             ("deepspeed_config", parallel.deepspeed_config),
         ):
             if value:
-                faults.append(
+                errors.append(
                     f"parallel.{name} is {value!r}: it belongs to parallel.engine deepspeed, but "
                     f"that is {parallel.engine}"
                 )
     if parallel.engine != "ddp" and config.train.cuda_graphs:
-        faults.append(
+        errors.append(
             "train.cuda_graphs is True: only parallel.engine ddp records its steps, and that is "
             f"{parallel.engine}"
         )
     if parallel.engine == "deepspeed":
-        faults += _deepspeed_faults(config)
-    return faults
+        errors += _deepspeed_errors(config)
+    return errors
 
 
-def _deepspeed_faults(config: Config) -> list[str]:
-    faults = []
+def _deepspeed_errors(config: Config) -> list[str]:
+    errors = []
     if config.train.precision == "fp16":
-        faults.append(
+        errors.append(
             "train.precision is 'fp16': parallel.engine deepspeed would keep a loss scale for each "
             "network and move it by rules of its own, so updates would be left out at other steps "
             "than under ddp; use bf16 or fp32, or another engine"
@@ -75,8 +75,8 @@ def _deepspeed_faults(config: Config) -> list[str]:
     ):
         if refused:
             value = operator.attrgetter(name)(config)
-            faults.append(f"{name} is {value}: {reason}; leave it out or use another engine")
-    return faults
+            errors.append(f"{name} is {value}: {reason}; leave it out or use another engine")
+    return errors
 
 
 def require_package(engine: str) -> None:
@@ -89,37 +89,37 @@ def require_package(engine: str) -> None:
         )
 
 
-def launcher_faults(config: Config, environment: Mapping[str, str]) -> list[str]:
-    """Where `accelerate launch` was told something that the configuration decides otherwise."""
+def launcher_errors(config: Config, environment: Mapping[str, str]) -> list[str]:
+    """Return where `accelerate launch` is set differently from the configuration."""
 
-    def told(name: str) -> str:
+    def setting(name: str) -> str:
         return environment.get(f"ACCELERATE_{name}", "").lower()
 
-    faults = []
+    errors = []
     precision = config.train.precision
-    asked = told("MIXED_PRECISION")
+    asked = setting("MIXED_PRECISION")
     if asked not in ("", "no", precision):
-        faults.append(
-            f"accelerate launch was told mixed_precision {asked}, but train.precision is "
+        errors.append(
+            f"accelerate launch is set to mixed_precision {asked}, but train.precision is "
             f"{precision}; set mixed_precision: 'no' in its configuration, train.precision decides"
         )
-    if told("DYNAMO_BACKEND") not in ("", "no"):
-        faults.append(
-            f"accelerate launch was told dynamo_backend {told('DYNAMO_BACKEND')}, which is not "
-            "handed on; take dynamo_config out of its configuration"
+    if setting("DYNAMO_BACKEND") not in ("", "no"):
+        errors.append(
+            f"accelerate launch is set to dynamo_backend {setting('DYNAMO_BACKEND')}, which is "
+            "not passed on; remove dynamo_config from its configuration"
         )
-    if told("GRADIENT_ACCUMULATION_STEPS") not in ("", "1"):
-        faults.append(
-            "accelerate launch was told gradient_accumulation_steps "
-            f"{told('GRADIENT_ACCUMULATION_STEPS')}; use --train.micro_batch_size instead"
+    if setting("GRADIENT_ACCUMULATION_STEPS") not in ("", "1"):
+        errors.append(
+            "accelerate launch is set to gradient_accumulation_steps "
+            f"{setting('GRADIENT_ACCUMULATION_STEPS')}; use --train.micro_batch_size instead"
         )
     for name, kind, remedy in _OTHER_PARALLELISM:
-        if told(name) == "true":
-            faults.append(
-                f"accelerate launch was told distributed_type {kind}; set MULTI_GPU in its "
+        if setting(name) == "true":
+            errors.append(
+                f"accelerate launch is set to distributed_type {kind}; set MULTI_GPU in its "
                 f"configuration{remedy}"
             )
-    return faults
+    return errors
 
 
 _OTHER_PARALLELISM = (

@@ -11,39 +11,39 @@ from typing import Any, cast, get_args, get_type_hints
 import pydantic
 
 from pipeline.config.schema import Config
-from pipeline.config.validation import config_faults
+from pipeline.config.validation import config_errors
 
 
 def parse_config(mapping: Mapping[str, Any], sections: tuple[str, ...] = ()) -> Config:
-    """Raises ValueError with one line per fault: unknown keys, wrong types, values out of range.
+    """Raises ValueError with one line per error: unknown keys, wrong types, values out of range.
 
     Values out of range are looked for in `sections` only, if any are named: packing does not ask
     whether a discriminator would fit.
     """
-    faults = _unknown_keys(mapping, Config, "")
-    config, type_faults = _typed(mapping)
-    faults += type_faults
-    faults += [
-        fault for fault in config_faults(config) if not sections or fault.split(".")[0] in sections
+    errors = _unknown_keys(mapping, Config, "")
+    config, type_errors = _typed(mapping)
+    errors += type_errors
+    errors += [
+        error for error in config_errors(config) if not sections or error.split(".")[0] in sections
     ]
-    if faults:
-        raise ValueError("the configuration cannot be used:\n  " + "\n  ".join(faults))
+    if errors:
+        raise ValueError("the configuration cannot be used:\n  " + "\n  ".join(errors))
     return config
 
 
 def _typed(mapping: Mapping[str, Any]) -> tuple[Config, list[str]]:
-    """The tree, defaults standing in for values of a wrong type, and a fault for each of these."""
+    """The tree, defaults standing in for values of a wrong type, and an error for each of these."""
     adapter = pydantic.TypeAdapter(Config)
     values = _plain(mapping)
     try:
         return adapter.validate_python(values), []
     except pydantic.ValidationError as error:
-        faults = error.errors()
+        details = error.errors()
     messages: dict[str, list[str]] = {}  # a field that may be of several types has one for each
-    for fault in faults:
-        place = ".".join(map(str, _place(values, fault["loc"])))
-        messages.setdefault(f"{place} is {fault['input']!r}", []).append(fault["msg"])
-    for path in [_place(values, fault["loc"]) for fault in faults]:
+    for detail in details:
+        place = ".".join(map(str, _place(values, detail["loc"])))
+        messages.setdefault(f"{place} is {detail['input']!r}", []).append(detail["msg"])
+    for path in [_place(values, detail["loc"]) for detail in details]:
         _remove(values, path)
     lines = [f"{place}: {'; or: '.join(found)}" for place, found in messages.items()]
     return adapter.validate_python(values), lines
@@ -78,18 +78,18 @@ def _plain(mapping: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _unknown_keys(mapping: Mapping[str, Any], kind: type, prefix: str) -> list[str]:
-    """A fault for each key that `kind`, a dataclass, has no field for, also further down."""
+    """Return an error for each key, at any depth, that the dataclass `kind` has no field for."""
     known = get_type_hints(kind)
-    faults = []
+    errors = []
     for key, value in mapping.items():
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
             remedy = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(known)}"
-            faults.append(f"{prefix}{key} is not a field; {remedy}")
+            errors.append(f"{prefix}{key} is not a field; {remedy}")
             continue
         for place, inner, inner_kind in _inner_mappings(value, known[key]):
-            faults += _unknown_keys(inner, inner_kind, f"{prefix}{key}.{place}")
-    return faults
+            errors += _unknown_keys(inner, inner_kind, f"{prefix}{key}.{place}")
+    return errors
 
 
 def _inner_mappings(value: Any, kind: Any) -> Iterator[tuple[str, Mapping[str, Any], type]]:

@@ -1,4 +1,4 @@
-"""Networks and losses that cannot be built or do not go together: one sentence per fault."""
+"""Networks and losses that cannot be built or do not go together: one sentence per error."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _BELONGS_TO = {
 }
 
 
-def model_faults(config: Config) -> list[str]:
+def model_errors(config: Config) -> list[str]:
     """What types alone cannot say of `completion`, `discriminator` and `loss`."""
-    return [*_network_faults(config), *_loss_faults(config), *_combination_faults(config)]
+    return [*_network_errors(config), *_loss_errors(config), *_combination_errors(config)]
 
 
-def _network_faults(config: Config) -> list[str]:
+def _network_errors(config: Config) -> list[str]:
     completion, discriminator = config.completion, config.discriminator
     crop = config.pack.crop_size
-    faults = _foreign_fields(completion)
-    require = _collector(faults)
+    errors = _foreign_fields(completion)
+    require = _collector(errors)
     require(
         completion.width >= 8 and completion.width % 2 == 0,
         "completion.width", completion.width, "an even number, at least 8",
@@ -60,7 +60,7 @@ def _network_faults(config: Config) -> list[str]:
         16 <= discriminator.local_size <= crop, "discriminator.local_size",
         discriminator.local_size, f"16 to pack.crop_size ({crop})",
     )  # fmt: skip
-    return faults
+    return errors
 
 
 def _foreign_fields(completion: CompletionConfig) -> list[str]:
@@ -74,9 +74,9 @@ def _foreign_fields(completion: CompletionConfig) -> list[str]:
     ]
 
 
-def _loss_faults(config: Config) -> list[str]:
-    loss, faults = config.loss, list[str]()
-    require = _collector(faults)
+def _loss_errors(config: Config) -> list[str]:
+    loss, errors = config.loss, list[str]()
+    require = _collector(errors)
     for name in ("known_weight", "r1_weight", "map_weight"):
         value = getattr(loss, name)
         require(0 <= value < math.inf, f"loss.{name}", value, "at least 0, and finite")
@@ -86,12 +86,12 @@ def _loss_faults(config: Config) -> list[str]:
         require(
             0 <= loss.alpha < math.inf, "loss.alpha", loss.alpha, "auto, or at least 0 and finite"
         )
-    return faults
+    return errors
 
 
-def _combination_faults(config: Config) -> list[str]:
-    loss, train, faults = config.loss, config.train, list[str]()
-    require = _collector(faults)
+def _combination_errors(config: Config) -> list[str]:
+    loss, train, errors = config.loss, config.train, list[str]()
+    require = _collector(errors)
     require(
         config.completion.kind != "unet" or train.dilation == "native",
         "train.dilation", train.dilation,
@@ -134,12 +134,12 @@ def _combination_faults(config: Config) -> list[str]:
             not (loss.r1_weight and is_on), "loss.r1_weight", loss.r1_weight,
             f"0 with {name}: the penalty is a gradient of a gradient, which that does not compute",
         )  # fmt: skip
-    return faults
+    return errors
 
 
-def _collector(faults: list[str]) -> Callable[[bool, str, object, str], None]:
+def _collector(errors: list[str]) -> Callable[[bool, str, object, str], None]:
     def require(holds: bool, name: str, value: object, allowed: str) -> None:
         if not holds:
-            faults.append(f"{name} is {value!r}: {allowed}")
+            errors.append(f"{name} is {value!r}: {allowed}")
 
     return require

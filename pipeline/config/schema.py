@@ -1,7 +1,7 @@
 """The configuration: one tree of frozen dataclasses, defaults equal to the paper where it says.
 
 `parse_config` turns plain mappings (a YAML preset and command-line overrides) into a `Config`, or
-raises one `ValueError` that lists every fault: the field, its value, what is allowed.
+raises one `ValueError` that lists every invalid setting: the field, its value, what is allowed.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""What is wrong with a configuration that types alone cannot say: one sentence per fault."""
+"""What is wrong with a configuration that types alone cannot say: one sentence per error."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config.baseline_names import baseline_name_faults
-from pipeline.config.engine_validation import engine_faults
-from pipeline.config.model_validation import model_faults
-from pipeline.config.telemetry_validation import telemetry_faults
-from shards.format.recipe import recipe_faults
-from shards.reading.fresh_holes import fresh_mask_faults
+from pipeline.config.baseline_names import baseline_name_errors
+from pipeline.config.engine_validation import engine_errors
+from pipeline.config.model_validation import model_errors
+from pipeline.config.telemetry_validation import telemetry_errors
+from shards.format.recipe import recipe_errors
+from shards.reading.fresh_holes import fresh_mask_errors
 from shards.sampling.mixture import share_lanes
 from shards.sampling.order import lanes_of
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from pipeline.config.schema import Config, OptimizerConfig
 
 
-def config_faults(config: Config) -> list[str]:
-    """What types alone cannot say: one sentence per fault."""
-    faults = recipe_faults(config.pack)
+def config_errors(config: Config) -> list[str]:
+    """What types alone cannot say: one sentence per error."""
+    errors = recipe_errors(config.pack)
 
     def require(holds: bool, name: str, allowed: str) -> None:
         if not holds:
             value: Any = config
             for part in name.split("."):
                 value = getattr(value, part)
-            faults.append(f"{name} is {value!r}: {allowed}")
+            errors.append(f"{name} is {value!r}: {allowed}")
 
     data, schedule, train = config.data, config.schedule, config.train
     require(config.seed >= 0, "seed", "must not be negative")
@@ -46,9 +46,9 @@ def config_faults(config: Config) -> list[str]:
     try:
         share_lanes(max(train.batch_size, 1), [data.weight, *(one.weight for one in data.mixture)])
     except ValueError as error:
-        faults.append(f"data.weight and data.mixture: {error}")
-    faults += _hole_faults(config)
-    faults += model_faults(config)
+        errors.append(f"data.weight and data.mixture: {error}")
+    errors += _hole_errors(config)
+    errors += model_errors(config)
     for phase in ("completion", "discriminator", "joint"):
         require(getattr(schedule, phase) >= 0, f"schedule.{phase}", "must not be negative")
     require(
@@ -65,12 +65,12 @@ def config_faults(config: Config) -> list[str]:
             require(0 <= getattr(optimizer, value) < 1, f"{name}.{value}", "at least 0, below 1")
     require(train.batch_size >= 1, "train.batch_size", "at least 1")
     require(train.micro_batch_size >= 0, "train.micro_batch_size", "at least 0")
-    faults += _switch_faults(config)
+    errors += _acceleration_errors(config)
     require(train.skip_limit >= 1, "train.skip_limit", "at least 1")
     require(0 <= train.ema_decay < 1, "train.ema_decay", "at least 0 and below 1")
     require(train.threads >= 0, "train.threads", "at least 0")
     require(train.timeout_s >= 1, "train.timeout_s", "at least 1")
-    faults += engine_faults(config)
+    errors += engine_errors(config)
     require(config.checkpoint.every_steps >= 1, "checkpoint.every_steps", "at least 1")
     require(config.checkpoint.keep >= 1, "checkpoint.keep", "at least 1")
     require(config.parallel.bucket_cap_mb >= 0, "parallel.bucket_cap_mb", "at least 0")
@@ -78,39 +78,39 @@ def config_faults(config: Config) -> list[str]:
     require(config.log.every_steps >= 1, "log.every_steps", "at least 1")
     require(config.log.sheet_every_steps >= 0, "log.sheet_every_steps", "at least 0")
     require(config.log.sheet_images >= 1, "log.sheet_images", "at least 1")
-    faults += telemetry_faults(config.telemetry)
+    errors += telemetry_errors(config.telemetry)
     require(config.evaluation.every_steps >= 0, "evaluation.every_steps", "at least 0")
     require(config.evaluation.batch_size >= 1, "evaluation.batch_size", "at least 1")
     require(config.evaluation.limit >= 0, "evaluation.limit", "at least 0")
     require(
         config.evaluation.recalibration_images >= 0, "evaluation.recalibration_images", "at least 0"
     )
-    faults += baseline_name_faults(config.evaluation.baselines)
+    errors += baseline_name_errors(config.evaluation.baselines)
     require(
         config.evaluation.weights == "raw" or train.ema_decay > 0,
         "evaluation.weights",
         "raw, since train.ema_decay is 0 and there is no average to evaluate",
     )
-    return faults
+    return errors
 
 
-def _hole_faults(config: Config) -> list[str]:
+def _hole_errors(config: Config) -> list[str]:
     data = config.data
-    faults = fresh_mask_faults(data.fresh_masks, config.pack.crop_size)
+    errors = fresh_mask_errors(data.fresh_masks, config.pack.crop_size)
     if data.fresh_masks and data.holes != "fresh":
-        faults.append(
+        errors.append(
             f"data.fresh_masks is given, but data.holes is {data.holes!r}: set it to fresh, or "
             "leave data.fresh_masks out"
         )
-    return faults
+    return errors
 
 
-def _switch_faults(config: Config) -> list[str]:
+def _acceleration_errors(config: Config) -> list[str]:
     """Switches that do not go together, each with the reason."""
-    faults = []
+    errors = []
     train, synchronised = config.train, config.parallel.sync_batch_norm
     if train.compile and synchronised:
-        faults.append(
+        errors.append(
             "train.compile is True: set it to false with parallel.sync_batch_norm, whose exchange "
             "lies inside the networks and cannot be part of one compiled graph"
         )
@@ -124,15 +124,15 @@ def _switch_faults(config: Config) -> list[str]:
             ),
             "parallel.sync_batch_norm false, since its exchange is not recorded": synchronised,
         }
-        faults += [
+        errors += [
             f"train.cuda_graphs is True: it needs {reason}"
             for reason, holds in reasons.items()
             if holds
         ]
-    return faults
+    return errors
 
 
-def world_size_faults(config: Config, world_size: int) -> list[str]:
+def world_size_errors(config: Config, world_size: int) -> list[str]:
     """A world size is usable when every worker gets the same number of samples of each batch, in
     whole micro-batches.
     """

@@ -19,8 +19,8 @@ BACKEND = "inductor"
 def compile_(network: nn.Module) -> None:
     """In place, so that the names in its state stay; each kind of call is compiled on its first.
 
-    Forwards that train and `Player.frozen`, whose parameters need no gradient, become graphs of
-    their own: torch decides by what it is given, and nothing is toggled.
+    Forwards that train and `TrainableNetwork.frozen`, whose parameters need no gradient, become
+    graphs of their own: torch decides by what it is given, and nothing is toggled.
     """
     network.compile(backend=BACKEND, fullgraph=True, dynamic=False)
 

@@ -16,33 +16,33 @@ from shards.cores import available_cores
 
 
 def require_usable(config: Config, device: torch.device, world_size: int) -> None:
-    """Before any process group exists. Raises ValueError for switches that this machine or this
-    number of workers cannot follow, RuntimeError where a compiler is missing.
+    """Check the options before any process group exists. Raises ValueError for options that this
+    machine or this number of workers cannot follow, RuntimeError where a compiler is missing.
     """
-    faults = []
+    errors = []
     if config.parallel.sync_batch_norm and device.type != "cuda":
-        faults.append(
+        errors.append(
             "parallel.sync_batch_norm is True: torch's SyncBatchNorm runs on CUDA alone, and this "
             f"run is on the {device.type.upper()}; set --parallel.sync_batch_norm false"
         )
     if config.train.cuda_graphs and device.type != "cuda":
-        faults.append(
-            "train.cuda_graphs is True: there are no CUDA graphs on the "
+        errors.append(
+            "train.cuda_graphs is True: CUDA graphs need a GPU, and this run is on the "
             f"{device.type.upper()}; set --train.cuda_graphs false"
         )
     if config.train.cuda_graphs and world_size > 1:
-        faults.append(
+        errors.append(
             f"train.cuda_graphs is True: with {world_size} workers the reducer decides on the CPU "
             "in each backward which buckets are ready, which a graph cannot record; set "
             "--train.cuda_graphs false, or train on one worker"
         )
     if config.train.convolution == WINOGRAD and device.type != "cpu":
-        faults.append(
+        errors.append(
             f"train.convolution is {WINOGRAD!r}: it wins on CPUs, where arithmetic is the limit; "
             f"on the {device.type.upper()} set --train.convolution direct"
         )
-    if faults:
-        raise ValueError("the run cannot start:\n  " + "\n  ".join(faults))
+    if errors:
+        raise ValueError("the run cannot start:\n  " + "\n  ".join(errors))
     if config.train.compile:
         require_compiler(device, "train.compile", "false")
     if config.train.convolution == WINOGRAD:
@@ -57,7 +57,7 @@ def set_float32_precision(tf32: bool) -> None:
     torch.backends.cudnn.allow_tf32 = tf32
 
 
-def with_switches(network: nn.Module, config: Config) -> nn.Module:
+def apply_options(network: nn.Module, config: Config) -> nn.Module:
     """The network, changed in place, as it trains; names of parameters and buffers stay."""
     if config.parallel.sync_batch_norm:
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
@@ -72,7 +72,7 @@ def cores_per_rank(local_world_size: int) -> int:
     return max(1, available_cores() // local_world_size)
 
 
-def set_process_switches(config: Config, device: torch.device, local_world_size: int) -> None:
+def set_process_options(config: Config, device: torch.device, local_world_size: int) -> None:
     """What torch keeps for a process, whichever network computes."""
     if device.type == "cuda":
         set_determinism(config.train.deterministic)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pipeline.distributed.process_group import Ranks
+from pipeline.distributed.process_group import ProcessGroup
 from pipeline.networks.spectral_norm import VECTOR_NAMES
 
 
@@ -24,9 +24,9 @@ def running_statistics(network: nn.Module) -> list[Tensor]:
 class RunningStatistics:
     """Those of one network, from the start of a step to its end."""
 
-    def __init__(self, network: nn.Module, ranks: Ranks) -> None:
+    def __init__(self, network: nn.Module, group: ProcessGroup) -> None:
         self._buffers = running_statistics(network)
-        self._ranks = ranks
+        self._group = group
         self._before: list[Tensor] = []
         self._sum: list[Tensor] = []
         self._count = 0
@@ -55,8 +55,8 @@ class RunningStatistics:
         if not self._buffers:
             return
         vector = torch.cat([total.flatten() for total in self._sum])
-        self._ranks.all_reduce_sum_(vector)
-        vector /= self._count * self._ranks.world_size
+        self._group.all_reduce_sum_(vector)
+        vector /= self._count * self._group.world_size
         before = torch.cat([tensor.flatten() for tensor in self._before])
         vector = torch.where(skipped > 0, before, vector)
         sizes = [buffer.numel() for buffer in self._buffers]

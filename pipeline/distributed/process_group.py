@@ -1,4 +1,4 @@
-"""How the ranks of a run hold together: every exchange between them but that of gradients."""
+"""Communicate between the ranks of a run: every collective but that of gradients."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pipeline.device.options import cores_per_rank
-from pipeline.errors import FaultElsewhere
+from pipeline.errors import ReportedElsewhere
 
 T = TypeVar("T")
 
 
-class Ranks:
-    """One rank, where it stands among the others, and what it tells them."""
+class ProcessGroup:
+    """One rank: its place among the others, and its collective operations with them."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class Ranks:
 
     @property
     def is_main(self) -> bool:
-        """Whether this rank writes files and speaks for the run."""
+        """Whether this rank writes the files and messages of the run."""
         return self.rank == 0
 
     @property
@@ -52,8 +52,8 @@ class Ranks:
         return tensor
 
     def all_gather(self, tensor: Tensor) -> Tensor:
-        """The flat tensors of all ranks, equally long, end to end. Collective: every rank must
-        call.
+        """Return the flat tensors of all ranks, equally long, end to end. Collective: every rank
+        must call.
         """
         if self.world_size == 1:
             return tensor
@@ -62,9 +62,9 @@ class Ranks:
         return gathered
 
     def raised_anywhere(self, flag: bool) -> bool:
-        """Whether any rank raised its flag at the previous call: all ranks get the same answer.
+        """Return whether any rank raised its flag at the previous call, the same on all ranks.
 
-        The exchange runs on the CPU while the next step computes, so it costs no waiting.
+        The all-reduce runs on the CPU while the next step computes, so it costs no waiting.
         Collective: every rank must call.
         """
         if self.world_size == 1:
@@ -78,7 +78,7 @@ class Ranks:
         return answer
 
     def broadcast_tensors(self, tensors: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
-        """Rank 0's tensors on every rank, on the CPU. Collective: every rank must call."""
+        """Return rank 0's tensors on every rank, on the CPU. Collective: every rank must call."""
         if self.world_size == 1:
             assert tensors is not None
             return dict(tensors)
@@ -92,7 +92,7 @@ class Ranks:
         return received
 
     def broadcast_value(self, value: object) -> object:
-        """Rank 0's plain value on every rank. Collective: every rank must call."""
+        """Return rank 0's plain value on every rank. Collective: every rank must call."""
         if self.world_size == 1:
             return value
         values = [value]
@@ -100,9 +100,9 @@ class Ranks:
         return values[0]
 
     def on_main(self, call: Callable[[], T]) -> T | None:
-        """What `call` returns, on rank 0, which alone makes it; None elsewhere.
+        """Return what `call` returns on rank 0, which alone calls it; None elsewhere.
 
-        If it raises, every rank does: the others FaultElsewhere, instead of waiting for rank 0.
+        If it raises, every rank does: the others ReportedElsewhere, instead of waiting for rank 0.
         Collective: every rank must call.
         """
         result, error = None, None
@@ -112,7 +112,7 @@ class Ranks:
             except Exception as raised:
                 error = raised
         if self.broadcast_value(str(error) if error else None) is not None and not self.is_main:
-            raise FaultElsewhere("rank 0 has failed")
+            raise ReportedElsewhere("rank 0 has failed")
         if error is not None:
             raise error
         return result

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.config.schema import OptimizerConfig
 from pipeline.distributed.optimizers import build_optimizer
-from pipeline.distributed.trainable import Player
+from pipeline.distributed.trainable import TrainableNetwork
 from pipeline.engines.ddp import Worker, reducer
 
 
@@ -51,12 +51,14 @@ class AccelerateWorker(Worker):
                 "CUDA_VISIBLE_DEVICES= keeps GPUs out)"
             )
 
-    def player(self, name: str, network: nn.Module, optimizer: OptimizerConfig) -> Player:
+    def trainable(
+        self, name: str, network: nn.Module, optimizer: OptimizerConfig
+    ) -> TrainableNetwork:
         """The network as this engine trains it. Collective: every rank must call."""
         built = build_optimizer(optimizer, network)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # see data_parallel()
             prepared = self._accelerator.prepare_model(network, device_placement=False)
         if not isinstance(prepared, DistributedDataParallel):
-            return Player(self, name, network, built, self.scaler)
-        return self._data_parallel_player(name, network, built, prepared)
+            return TrainableNetwork(self, name, network, built, self.scaler)
+        return self._data_parallel_trainable(name, network, built, prepared)

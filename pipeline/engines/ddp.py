@@ -13,8 +13,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.config.schema import OptimizerConfig, ParallelConfig
 from pipeline.distributed.optimizers import build_optimizer
-from pipeline.distributed.process_group import Ranks
-from pipeline.distributed.trainable import Player
+from pipeline.distributed.process_group import ProcessGroup
+from pipeline.distributed.trainable import TrainableNetwork
 from pipeline.engines.gradient_compression import compress_gradients_
 
 AUTOCAST_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -25,9 +25,9 @@ _REDUCER: dict[str, Any] = {
     "broadcast_buffers": False,
     "gradient_as_bucket_view": True,
     # Not for unused parameters, there are none: with this flag the reducer keeps its first bucket
-    # layout. Otherwise it lays the buckets anew after the first backward, which changes the order
-    # in which three or more ranks are summed, and the first step of a resumed run would differ from
-    # that of one never interrupted.
+    # layout. Otherwise it lays the buckets out again after the first backward, which changes the
+    # order in which three or more ranks are summed, and the first step of a resumed run would
+    # differ from that of one never interrupted.
     "find_unused_parameters": True,
 }
 BUCKET_CAP_MB = (
@@ -43,7 +43,7 @@ def reducer(bucket_cap_mb: int) -> dict[str, Any]:
     return {**_REDUCER, "bucket_cap_mb": bucket_cap_mb or _WHOLE_NETWORK_MB}
 
 
-class Worker(Ranks):
+class Worker(ProcessGroup):
     """One rank that trains networks. Engines other than this one are subclasses."""
 
     engine = "ddp"
@@ -82,24 +82,26 @@ class Worker(Ranks):
             enabled=self.precision in AUTOCAST_TYPES,
         )
 
-    def player(self, name: str, network: nn.Module, optimizer: OptimizerConfig) -> Player:
-        """The network as this engine trains it. Collective: every rank must call."""
+    def trainable(
+        self, name: str, network: nn.Module, optimizer: OptimizerConfig
+    ) -> TrainableNetwork:
+        """Return the network as this engine trains it. Collective: every rank must call."""
         built = build_optimizer(optimizer, network, capturable=self.cuda_graphs)
         if self.world_size == 1:
-            return Player(self, name, network, built, self.scaler)
+            return TrainableNetwork(self, name, network, built, self.scaler)
         parallel = data_parallel(network, self, self.bucket_cap_mb)
-        return self._data_parallel_player(name, network, built, parallel)
+        return self._data_parallel_trainable(name, network, built, parallel)
 
-    def _data_parallel_player(
+    def _data_parallel_trainable(
         self, name: str, network: nn.Module, optimizer: torch.optim.Optimizer,
         parallel: DistributedDataParallel,
-    ) -> Player:  # fmt: skip
+    ) -> TrainableNetwork:  # fmt: skip
         if self.compress_gradients:
             compress_gradients_(parallel)
-        return DataParallelPlayer(self, name, network, optimizer, self.scaler, parallel)
+        return DataParallelNetwork(self, name, network, optimizer, self.scaler, parallel)
 
     def end_step_(self) -> None:
-        """Once an iteration, after the updates of all players: moves the loss scale of fp16."""
+        """Update the loss scale of fp16, once an iteration, after the updates of all networks."""
         if self.scaler is not None:
             self.scaler.update()
 
@@ -117,38 +119,38 @@ class Worker(Ranks):
 _SCALER_STATE = ("scale", "_growth_tracker")
 
 
-class DataParallelPlayer(Player):
+class DataParallelNetwork(TrainableNetwork):
     """Averages gradients while the backward still runs."""
 
     def __init__(
-        self, ranks: Ranks, name: str, network: nn.Module, optimizer: torch.optim.Optimizer,
+        self, group: ProcessGroup, name: str, network: nn.Module, optimizer: torch.optim.Optimizer,
         scaler: torch.amp.GradScaler | None, parallel: DistributedDataParallel,
     ) -> None:  # fmt: skip
-        super().__init__(ranks, name, network, optimizer, scaler)
+        super().__init__(group, name, network, optimizer, scaler)
         self._parallel = parallel  # around `network`
-        self._exchanging = True
+        self._averages_gradients = True
 
     def __call__(self, *inputs: Any) -> Any:
         return self._parallel(*inputs)
 
     @contextmanager
-    def without_exchange(self) -> Iterator[None]:
-        """Every rank updates by its own gradients, so that the networks drift apart: to measure
-        what the exchange costs.
+    def without_all_reduce(self) -> Iterator[None]:
+        """Leave gradients unaveraged, so that the networks drift apart: to measure what the
+        all-reduce costs.
         """
-        self._exchanging = False
+        self._averages_gradients = False
         try:
             yield
         finally:
-            self._exchanging = True
+            self._averages_gradients = True
 
     def _average_gradients(self, averaging: bool) -> None:
         # What its no_sync() sets.
-        self._parallel.require_backward_grad_sync = averaging and self._exchanging
+        self._parallel.require_backward_grad_sync = averaging and self._averages_gradients
 
 
 def data_parallel(
-    network: nn.Module, ranks: Ranks, bucket_cap_mb: int = BUCKET_CAP_MB
+    network: nn.Module, group: ProcessGroup, bucket_cap_mb: int = BUCKET_CAP_MB
 ) -> DistributedDataParallel:
     """Collective: every rank must call."""
     with warnings.catch_warnings():
@@ -156,6 +158,6 @@ def data_parallel(
         warnings.simplefilter("ignore", FutureWarning)
         return DistributedDataParallel(
             network,
-            device_ids=[ranks.local_rank] if ranks.device.type == "cuda" else None,
+            device_ids=[group.local_rank] if group.device.type == "cuda" else None,
             **reducer(bucket_cap_mb),
         )

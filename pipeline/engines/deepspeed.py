@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from pipeline.config.schema import OptimizerConfig
 from pipeline.distributed.optimizers import build_optimizer
-from pipeline.distributed.process_group import Ranks
-from pipeline.distributed.trainable import Player
+from pipeline.distributed.process_group import ProcessGroup
+from pipeline.distributed.trainable import TrainableNetwork
 from pipeline.engines.ddp import Worker
 from pipeline.engines.zero_partition import Partition
 
@@ -30,11 +30,13 @@ class DeepSpeedWorker(Worker):
         super().__init__(**place)
         self._settings = settings
 
-    def player(self, name: str, network: nn.Module, optimizer: OptimizerConfig) -> Player:
+    def trainable(
+        self, name: str, network: nn.Module, optimizer: OptimizerConfig
+    ) -> TrainableNetwork:
         """The network as this engine trains it. Collective: every rank must call."""
         built = build_optimizer(optimizer, network)
         if self.world_size == 1:
-            return Player(self, name, network, built, self.scaler)
+            return TrainableNetwork(self, name, network, built, self.scaler)
         stage = self._settings["zero_optimization"]["stage"]
         layout = _memory_format(network)
         # It sends parameters as bytes and lays them end to end, which needs rows that lie in order.
@@ -42,18 +44,18 @@ class DeepSpeedWorker(Worker):
         engine = _initialize(network, built, self._settings, self.device)
         if stage == 0:
             network.to(memory_format=layout)  # type: ignore[call-overload]
-            return WholePlayer(self, name, network, built, engine)
-        return PartitionedPlayer(self, name, network, built, engine)
+            return ReplicatedNetwork(self, name, network, built, engine)
+        return PartitionedNetwork(self, name, network, built, engine)
 
 
-class WholePlayer(Player):
+class ReplicatedNetwork(TrainableNetwork):
     """Stage 0: every rank keeps all of the optimizer's state; gradients are summed at the end."""
 
     def __init__(
-        self, ranks: Ranks, name: str, network: nn.Module, optimizer: torch.optim.Optimizer,
+        self, group: ProcessGroup, name: str, network: nn.Module, optimizer: torch.optim.Optimizer,
         engine: Any,
     ) -> None:  # fmt: skip
-        super().__init__(ranks, name, network, optimizer)
+        super().__init__(group, name, network, optimizer)
         self._engine = engine
 
     def __call__(self, *inputs: Any) -> Any:
@@ -73,17 +75,17 @@ class WholePlayer(Player):
             self._engine.step()
 
 
-class PartitionedPlayer(WholePlayer):
+class PartitionedNetwork(ReplicatedNetwork):
     """Stages 1 and 2: ranks share the optimizer's state, in stage 2 the gradients as well."""
 
     def __init__(
-        self, ranks: Ranks, name: str, network: nn.Module, optimizer: torch.optim.Optimizer,
+        self, group: ProcessGroup, name: str, network: nn.Module, optimizer: torch.optim.Optimizer,
         engine: Any,
     ) -> None:  # fmt: skip
-        super().__init__(ranks, name, network, optimizer, engine)
+        super().__init__(group, name, network, optimizer, engine)
         # Releases before 0.19 made an optimizer step on zeros here, which Adam would have counted.
         optimizer.state.clear()
-        self._partition = Partition(engine.optimizer, network, ranks)
+        self._partition = Partition(engine.optimizer, network, group)
 
     def _update_(self) -> tuple[Tensor, Tensor]:
         """No rank has the whole gradient: DeepSpeed computes the norm and leaves the step out by
@@ -92,7 +94,7 @@ class PartitionedPlayer(WholePlayer):
         self._engine.step()
         skipped = bool(self._engine.optimizer.overflow)
         norm = torch.nan if skipped else float(self._engine.get_global_grad_norm())
-        figures = torch.tensor([norm, float(skipped)], device=self._ranks.device)
+        figures = torch.tensor([norm, float(skipped)], device=self._group.device)
         return figures[0], figures[1]
 
     def optimizer_tensors(self) -> dict[str, Tensor]:

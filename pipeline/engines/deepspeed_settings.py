@@ -53,7 +53,7 @@ def deepspeed_file(config: Config) -> Path:
     return moved if former else path
 
 
-def deepspeed_file_faults(config: Config) -> list[str]:
+def deepspeed_file_errors(config: Config) -> list[str]:
     """One sentence for each entry of the file that would change what a run computes."""
     if config.parallel.engine != "deepspeed":
         return []

@@ -17,7 +17,7 @@ import torch.distributed.nn
 from pipeline.config.schema import Config
 from pipeline.device.options import (
     require_usable,
-    set_process_switches,
+    set_process_options,
 )
 from pipeline.engines.ddp import Worker
 from pipeline.engines.deepspeed_settings import deepspeed_settings
@@ -47,7 +47,7 @@ def start_worker(config: Config, engine: str = "") -> Worker:
         torch.cuda.set_device(device)
     else:
         device = torch.device("cpu")
-    set_process_switches(config, device, local_world_size)
+    set_process_options(config, device, local_world_size)
     require_usable(config, device, world_size)
     engine = engine or config.parallel.engine
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"

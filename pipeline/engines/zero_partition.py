@@ -12,26 +12,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.distributed.process_group import Ranks
+from pipeline.distributed.process_group import ProcessGroup
 
 
 class Partition:
     """Of a network's optimizer `zero`, a DeepSpeedZeroOptimizer of stage 1 or 2."""
 
-    def __init__(self, zero: Any, network: nn.Module, ranks: Ranks) -> None:
+    def __init__(self, zero: Any, network: nn.Module, group: ProcessGroup) -> None:
         """Raises RuntimeError where the parameters do not lie as assumed here."""
-        self._ranks = ranks
+        self._group = group
         self._optimizer: torch.optim.Optimizer = zero.optimizer
         names = {id(parameter): name for name, parameter in network.named_parameters()}
         (parameters,) = zero.bit16_groups  # one group: build_optimizer makes no more
         self._parameters = {names[id(parameter)]: parameter for parameter in parameters}
         (self._span,) = zero.single_partition_of_fp32_groups
         (whole,) = zero.bit16_groups_flat
-        offset, faulty = whole.data_ptr(), whole.numel() != self._span.numel() * ranks.world_size
+        offset, misplaced = whole.data_ptr(), whole.numel() != self._span.numel() * group.world_size
         for parameter in parameters:
-            faulty = faulty or parameter.data_ptr() != offset or not parameter.is_contiguous()
+            misplaced = misplaced or parameter.data_ptr() != offset or not parameter.is_contiguous()
             offset += parameter.numel() * parameter.element_size()
-        if faulty:
+        if misplaced:
             import deepspeed
 
             raise RuntimeError(
@@ -46,7 +46,7 @@ class Partition:
         tensors: dict[str, Tensor] = {}
         for state, value in self._optimizer.state.get(self._span, {}).items():
             if value.shape == self._span.shape:
-                tensors |= self._divide(state, self._ranks.all_gather(value))
+                tensors |= self._divide(state, self._group.all_gather(value))
             else:  # the step count
                 tensors |= {f"{name}.{state}": value for name in self._parameters}
         return tensors
@@ -85,9 +85,9 @@ class Partition:
         if all(by_name[name].shape == p.shape for name, p in self._parameters.items()):
             flat = torch.cat([by_name[name].flatten() for name in self._parameters])
             size = self._span.numel()
-            whole = flat.new_zeros(size * self._ranks.world_size)
+            whole = flat.new_zeros(size * self._group.world_size)
             whole[: len(flat)] = flat
-            own = whole[self._ranks.rank * size :][:size]
+            own = whole[self._group.rank * size :][:size]
             return own.to(self._span.device, copy=True)
         counts = {float(count) for count in by_name.values()}
         if len(counts) > 1:

@@ -12,26 +12,26 @@ _BACKENDS = ("gloo", "nccl")  # what their errors name: a source file, or the li
 
 @contextmanager
 def lost_ranks_named(rank: int) -> Iterator[None]:
-    """Turns the errors of an exchange between ranks into a RuntimeError that says what to do."""
+    """Turn the errors of a collective operation into a RuntimeError that names the next step."""
     try:
         yield
     except RuntimeError as error:
-        if not is_exchange_fault(error):
+        if not is_communication_error(error):
             raise
         raise RuntimeError(
-            f"rank {rank} has lost the other ranks in an exchange between them: {_reason(error)}. "
-            "Another rank has ended or hangs: what it has said above, or the stacks of its "
-            "threads, says why. The same command continues from the newest checkpoint"
+            f"rank {rank} has lost the other ranks in a collective operation: {_reason(error)}. "
+            "Another rank has ended or hangs: its messages above, or the stacks of its threads, "
+            "show why. The same command continues from the newest checkpoint"
         ) from error
 
 
-def is_exchange_fault(error: RuntimeError) -> bool:
+def is_communication_error(error: RuntimeError) -> bool:
     text = str(error).lower()
     return isinstance(error, dist.DistError) or any(name in text for name in _BACKENDS)
 
 
 def _reason(error: RuntimeError) -> str:
-    """The first sentence, without the place in the library's source that stands before it."""
+    """Return the first sentence, without the source location of the library before it."""
     line = (str(error).splitlines() or [""])[0]
     if line.startswith("["):
         line = line.partition("] ")[2] or line

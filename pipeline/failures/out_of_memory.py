@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.config.schema import Config
-from pipeline.distributed.trainable import Player
+from pipeline.distributed.trainable import TrainableNetwork
 from pipeline.engines.ddp import Worker
 
 # What the allocators of the CPU say, in a RuntimeError of no kind of its own.
@@ -30,19 +30,25 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def out_of_memory(
-    error: BaseException, where: str, config: Config, worker: Worker, players: Iterable[Player]
+    error: BaseException,
+    where: str,
+    config: Config,
+    worker: Worker,
+    trainables: Iterable[TrainableNetwork],
 ) -> OutOfMemory:
     """The error that ends the run; `where` is the step and its phase."""
     lines = [
         f"rank {worker.rank} ran out of memory in {where}: {_first_line(error)}",
-        *(f"  {name}: {value}" for name, value in _account(config, worker, players).items()),
+        *(f"  {name}: {value}" for name, value in _account(config, worker, trainables).items()),
         "What can be done:",
         *(f"  {remedy}" for remedy in _remedies(config, worker)),
     ]
     return OutOfMemory("\n".join(lines))
 
 
-def _account(config: Config, worker: Worker, players: Iterable[Player]) -> dict[str, str]:
+def _account(
+    config: Config, worker: Worker, trainables: Iterable[TrainableNetwork]
+) -> dict[str, str]:
     share = config.train.batch_size // worker.world_size
     account = {
         "device": _device_name(worker.device),
@@ -50,10 +56,10 @@ def _account(config: Config, worker: Worker, players: Iterable[Player]) -> dict[
         f"{config.train.micro_batch_size or share} at a time, {config.crop_size} pixels, "
         f"{config.train.precision}",
     }
-    for player in players:
-        parameters = list(player.network.parameters())
-        state = [t for s in player.optimizer.state.values() for t in s.values()]
-        account[f"{player.name} network"] = (
+    for trainable in trainables:
+        parameters = list(trainable.network.parameters())
+        state = [t for s in trainable.optimizer.state.values() for t in s.values()]
+        account[f"{trainable.name} network"] = (
             f"{sum(p.numel() for p in parameters) / 1e6:.1f} million parameters, "
             f"{_size(parameters)}, gradients as much again, optimizer {_size(state)}"
         )

@@ -10,7 +10,7 @@ from typing import Any, Self
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
-class StopRequest:
+class StopSignal:
     """While it is entered, the signals that end a run only raise `raised`.
 
     Nothing is saved inside the handler: all ranks must agree on the step first. A second Ctrl-C

@@ -36,7 +36,7 @@ def watch(pid: int, input_fd: int) -> None:
                 deadline = time.monotonic() + float(allowed_s)
             continue
         now = time.monotonic()
-        # Where this process has not run either, the whole machine stood still: no rank's fault.
+        # Where this process has not run either, the whole machine stood still: no rank is to blame.
         deadline += max(0.0, now - before - 2 * _POLL_S)
         if now > deadline:
             _end(pid, f"{doing} has not ended within {allowed_s} s")
@@ -47,7 +47,7 @@ def _end(pid: int, what: str) -> None:
     rank = os.environ.get("RANK", "0")
     print(
         f"glcic train: rank {rank} hangs: {what}. Here is where each of its threads is; one that "
-        "waits in an exchange between ranks waits for another rank, whose own stacks say more",
+        "waits in a collective operation waits for another rank, whose own stacks say more",
         file=sys.stderr, flush=True,
     )  # fmt: skip
     with suppress(ProcessLookupError):

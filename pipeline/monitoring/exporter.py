@@ -14,7 +14,7 @@ import tenacity
 from prometheus_client import generate_latest, push_to_gateway, start_http_server
 
 from pipeline.config.schema import TelemetryConfig
-from pipeline.config.telemetry_validation import port_fault
+from pipeline.config.telemetry_validation import port_error
 from pipeline.monitoring.registry import MetricSet
 
 _PUSH_S = 3.0  # of one attempt
@@ -30,10 +30,10 @@ class Exporter:
 
     def __init__(
         self, metrics: MetricSet, config: TelemetryConfig, job: str, run: str,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> None:  # fmt: skip
         self._metrics, self._config, self._job, self._run = metrics, config, job, run
-        self._say = say
+        self._log_message = log
         self._ending = threading.Event()
         self._leaving = ExitStack()
         self._has_failed = False
@@ -66,7 +66,7 @@ class Exporter:
         try:
             server, thread = start_http_server(port, address, registry=self._metrics)
         except OSError as error:
-            raise OSError(error.errno, port_fault(self._config, error)) from error
+            raise OSError(error.errno, port_error(self._config, error)) from error
         self._leaving.callback(thread.join)
         self._leaving.callback(server.server_close)
         self._leaving.callback(server.shutdown)
@@ -84,7 +84,9 @@ class Exporter:
             part.replace(self.textfile)
         except OSError as error:
             if not self._has_failed:
-                self._say(f"metrics cannot be written to {self.textfile}, it goes on: {error}")
+                self._log_message(
+                    f"metrics cannot be written to {self.textfile}, it goes on: {error}"
+                )
             self._has_failed = True
 
     def _end(self, thread: threading.Thread) -> None:
@@ -106,7 +108,7 @@ class Exporter:
             )  # fmt: skip
         except Exception as error:
             place = self._config.pushgateway
-            self._say(f"the last metrics could not be pushed to {place}: {error}")
+            self._log_message(f"the last metrics could not be pushed to {place}: {error}")
 
 
 def _without_help(text: bytes) -> bytes:

@@ -9,7 +9,7 @@ import torch
 from shards.storage.files import storage_counters
 
 if TYPE_CHECKING:
-    from pipeline.distributed.process_group import Ranks
+    from pipeline.distributed.process_group import ProcessGroup
     from pipeline.monitoring.registry import MetricSet
     from shards.reading.reader import ShardReader
 
@@ -36,7 +36,7 @@ STORAGE = {
 
 
 def gather_node_values(
-    metrics: MetricSet, worker: Ranks, reader: ShardReader, samples_per_batch: int
+    metrics: MetricSet, worker: ProcessGroup, reader: ShardReader, samples_per_batch: int
 ) -> None:
     """Sums over the workers of each node, into the metrics of its first.
 

@@ -29,9 +29,9 @@ class PackingMetrics:
         self._done_shards = 0
 
     @contextmanager
-    def exported(self, config: TelemetryConfig, say: Callable[[str], None]) -> Iterator[None]:
+    def exported(self, config: TelemetryConfig, log: Callable[[str], None]) -> Iterator[None]:
         """While it is entered; how it ends is told as a state."""
-        with Exporter(self.set, config, JOB, self.run, say):
+        with Exporter(self.set, config, JOB, self.run, log):
             try:
                 yield
             except BaseException:

@@ -25,7 +25,7 @@ JOB = "glcic_train"
 _PHASES = list(Phase)
 _LOSSES = ("reconstruction", "adversarial", "discriminator", "map_distance", "discriminator_slope")
 _NETWORKS = ("completion", "discriminator")
-_REGIONS = {"image": "", "hole": "hole_"}  # region -> prefix of an evaluation's figures
+_REGIONS = {"image": "", "hole": "hole_"}  # region -> prefix of an evaluation's metrics
 
 
 class TrainingMetrics:
@@ -49,11 +49,11 @@ class TrainingMetrics:
             self._describe_run()
 
     @contextmanager
-    def exported(self, say: Callable[[str], None]) -> Iterator[None]:
+    def exported(self, log: Callable[[str], None]) -> Iterator[None]:
         """While it is entered; what ends it with an error is told as the state `failed`."""
         telemetry = self._config.telemetry
         is_first = self._worker.local_rank == 0
-        exporter = Exporter(self.set, telemetry, JOB, self._config.name, say)
+        exporter = Exporter(self.set, telemetry, JOB, self._config.name, log)
         with exporter if is_first else nullcontext():
             try:
                 yield
@@ -105,7 +105,7 @@ class TrainingMetrics:
         if self._worker.is_main:
             self._record(phase, values)
 
-    def record_evaluation(self, step: int, figures: Mapping[str, float]) -> None:
+    def record_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
         if not self._worker.is_main:
             return
         self.set.set("glcic_evaluation_step", step)
@@ -114,8 +114,8 @@ class TrainingMetrics:
                 ("psnr_db", "glcic_evaluation_psnr_decibels"),
                 ("ssim", "glcic_evaluation_ssim_ratio"),
             ):
-                if prefix + figure in figures:
-                    self.set.set(name, figures[prefix + figure], region=region)
+                if prefix + figure in metrics:
+                    self.set.set(name, metrics[prefix + figure], region=region)
 
     def saved(self, seconds: float) -> None:
         """A copy of the state was taken, which held training up so long. On rank 0."""
@@ -166,9 +166,9 @@ class TrainingMetrics:
 
     def _read_files(self, files: RunFiles) -> None:
         """When metrics are collected: a run that waits for its store still says so."""
-        figures = files.checkpoints.figures()
-        self.set.set("glcic_checkpoint_pending", figures["checkpoint_pending"])
-        self.set.count_to("glcic_checkpoint_failures_total", figures["checkpoint_failures"])
-        self.set.count_to("glcic_checkpoint_superseded_total", figures["checkpoints_superseded"])
+        metrics = files.checkpoints.metrics()
+        self.set.set("glcic_checkpoint_pending", metrics["checkpoint_pending"])
+        self.set.count_to("glcic_checkpoint_failures_total", metrics["checkpoint_failures"])
+        self.set.count_to("glcic_checkpoint_superseded_total", metrics["checkpoints_superseded"])
         self.set.set("glcic_run_files_pending", files.queue.pending)
         self.set.count_to("glcic_run_file_failures_total", files.queue.failures)

@@ -99,7 +99,7 @@ def _block(config: CompletionConfig, channels: int, skip_channels: int) -> nn.Mo
     return AttentionBlock(channels, skip_channels, config.attention_kernel, has_map)
 
 
-def with_fresh_attention(network: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def with_new_attention(network: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Tensors of a network without blocks, and those of the blocks that `network` itself has."""
     own = {name: t for name, t in network.state_dict().items() if name.startswith(PREFIX)}
     return own | tensors

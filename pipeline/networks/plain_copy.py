@@ -26,11 +26,11 @@ def plain_copy(network: Network) -> Network:
             module.set_convolution(DIRECT)
         for name, child in module.named_children():
             if isinstance(child, nn.SyncBatchNorm):
-                setattr(module, name, _without_exchange(child))
+                setattr(module, name, _without_all_reduce(child))
     return copied
 
 
-def _without_exchange(norm: nn.SyncBatchNorm) -> nn.BatchNorm2d:
+def _without_all_reduce(norm: nn.SyncBatchNorm) -> nn.BatchNorm2d:
     plain = nn.BatchNorm2d(norm.num_features, norm.eps, norm.momentum, norm.affine)
     plain.train(norm.training)
     with torch.no_grad():

@@ -114,7 +114,7 @@ class Telemetry:
         self._start_step = start_step
         self._writer = _open_tensorboard(folder, start_step) if tensorboard else None
         if tensorboard and self._writer is None:
-            self.say(f"TensorBoard is off: it cannot write to {folder}")
+            self.log_message(f"TensorBoard is off: it cannot write to {folder}")
         self._progress: Progress | None = None
         if self.console.is_terminal:
             self._progress = Progress(
@@ -132,7 +132,7 @@ class Telemetry:
         """Of the whole run, oldest first."""
         return self._metrics.records
 
-    def say(self, message: str) -> None:
+    def log_message(self, message: str) -> None:
         self.console.print(message, highlight=False, markup=False)
 
     def advance(self, step: int) -> None:
@@ -151,7 +151,7 @@ class Telemetry:
             self._progress.update(self._task, completed=step, phase=phase, figures=figures)
         else:
             left = _time_left(self._started, step - self._start_step, self._total_steps - step)
-            self.say(f"{phase} step {step}/{self._total_steps}: {figures}, left {left}")
+            self.log_message(f"{phase} step {step}/{self._total_steps}: {figures}, left {left}")
 
     def picture(self, name: str, step: int, image: Image.Image) -> None:
         if self._writer is not None:

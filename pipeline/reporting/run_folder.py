@@ -1,6 +1,6 @@
-"""What rank 0 writes for a run: its folder, its metrics and its checkpoints.
+"""Write the files of a run on rank 0: its folder, its metrics and its checkpoints.
 
-All but the first files are written in background threads (`FileQueue`, `CheckpointWriter`): a store
+All but the first files are written in background threads (`FileQueue`, `CheckpointWriter`): storage
 that is slow, fails or hangs does not hold up training.
 """
 
@@ -33,10 +33,10 @@ class RunFiles:
     ) -> None:  # fmt: skip
         self.folder = config.run_folder
         give_up_after_s = config.checkpoint.give_up_after_s
-        self.queue = FileQueue(self._say, give_up_after_s)
+        self.queue = FileQueue(self._log_message, give_up_after_s)
         remove_unfinished(self.folder)  # of generations that were killed; this one is yet to write
         self.checkpoints = CheckpointWriter(
-            config.checkpoint_url, config.checkpoint.keep, self._say,
+            config.checkpoint_url, config.checkpoint.keep, self._log_message,
             give_up_after_s=give_up_after_s, skip_late=config.checkpoint.skip_late,
             before=self._store_metrics, committed=committed,
         )  # fmt: skip
@@ -48,12 +48,12 @@ class RunFiles:
             tensorboard=config.log.tensorboard, console=console, submit=self.queue.put,
         )  # fmt: skip
         if start:
-            self._say(f"resuming at step {start} of {schedule.total}")
+            self._log_message(f"resuming at step {start} of {schedule.total}")
 
     def write(self, name: str, data: bytes, *, needed: bool = True) -> None:
-        """A file of the run's folder, in the background; `name` may hold folders.
+        """Write a file of the run's folder in the background; `name` may hold folders.
 
-        One that is not `needed` may be left out where the store does not keep up.
+        One that is not `needed` may be left out where the storage does not keep up.
         """
         url = join_url(self.folder, name)
         size_bytes = 0 if needed else len(data)
@@ -62,22 +62,22 @@ class RunFiles:
     def run_in_background(self, name: str, write: Callable[[], None]) -> None:
         self.queue.put(name, write)
 
-    def figures(self) -> dict[str, float]:
-        """What telemetry says of the store. Raises OSError where nothing can be written any more.
+    def metrics(self) -> dict[str, float]:
+        """Return the metrics of the storage. Raises OSError where nothing can be written any more.
 
         Counters are of this process, since it started.
         """
-        self.queue.raise_fault()
-        self.checkpoints.raise_fault()
+        self.queue.raise_pending_error()
+        self.checkpoints.raise_pending_error()
         return {
-            **self.checkpoints.figures(),
+            **self.checkpoints.metrics(),
             "run_files_pending": self.queue.pending,
             "run_file_failures": self.queue.failures,
             "storage_retries": storage_counters.retries,
         }
 
-    def settle(self, timeout_s: float) -> bool:
-        """Whether all is stored; waits for it, at most so long.
+    def wait_until_written(self, timeout_s: float) -> bool:
+        """Wait at most `timeout_s` until all files are stored; return whether they are.
 
         Raises OSError where nothing has been stored for `checkpoint.give_up_after_s`.
         """
@@ -86,14 +86,14 @@ class RunFiles:
         left_s = max(0.0, timeout_s - (time.monotonic() - started))
         return self.checkpoints.wait(left_s) and files
 
-    def say_wait(self) -> None:
+    def log_wait(self) -> None:
         limit_s = self.checkpoints.waits_at_most_s
-        self._say(f"waiting for the store to take what is left, at most {limit_s:.0f} s")
+        self._log_message(f"waiting until the storage has the last files, at most {limit_s:.0f} s")
 
     def close(self, timeout_s: float) -> None:
-        """Closes everything, each even if one fails; what is not yet stored has so long."""
+        """Close all writers, even if one fails; wait up to `timeout_s` for pending files."""
         with ExitStack() as closing:  # in the reverse of this order
-            closing.callback(self.settle, timeout_s)
+            closing.callback(self.wait_until_written, timeout_s)
             closing.callback(self.telemetry.close)
 
     def _store_metrics(self) -> None:
@@ -101,5 +101,5 @@ class RunFiles:
         if not self.queue.wait(_METRICS_WAIT_S, METRICS):
             raise TimeoutError("the metrics before it are not stored yet")
 
-    def _say(self, message: str) -> None:
-        self.telemetry.say(message)
+    def _log_message(self, message: str) -> None:
+        self.telemetry.log_message(message)

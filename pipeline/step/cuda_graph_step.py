@@ -14,7 +14,7 @@ from dataclasses import fields
 import torch
 
 from pipeline.config.schedule import Phase
-from pipeline.step.training_step import Figures, TrainingBatch, TrainingStep
+from pipeline.step.training_step import StepMetrics, TrainingBatch, TrainingStep
 
 _WARM_UP_STEPS = 3  # optimizer state, cuDNN's and cuBLAS's workspaces, compiled kernels
 
@@ -30,9 +30,9 @@ class GraphedStep:
         self._inputs: TrainingBatch | None = None
         self._graph: torch.cuda.CUDAGraph | None = None
         self._names: list[str] = []
-        self._figures = torch.empty(0)
+        self._metrics = torch.empty(0)
 
-    def __call__(self, phase: Phase, batch: TrainingBatch) -> Figures:
+    def __call__(self, phase: Phase, batch: TrainingBatch) -> StepMetrics:
         if phase is not self._phase:
             # Phases do not come back, and a graph keeps the memory that it works in.
             self._phase, self._num_steps, self._graph = phase, 0, None
@@ -45,7 +45,7 @@ class GraphedStep:
         assert self._graph is not None
         self._graph.replay()
         # Copied: the next replay overwrites them.
-        return dict(zip(self._names, self._figures.clone().unbind(), strict=True))
+        return dict(zip(self._names, self._metrics.clone().unbind(), strict=True))
 
     def _take(self, batch: TrainingBatch) -> TrainingBatch:
         """The batch, where the graph reads it."""
@@ -56,21 +56,21 @@ class GraphedStep:
                 getattr(self._inputs, field.name).copy_(getattr(batch, field.name))
         return self._inputs
 
-    def _on_own_stream(self, phase: Phase, inputs: TrainingBatch) -> Figures:
+    def _on_own_stream(self, phase: Phase, inputs: TrainingBatch) -> StepMetrics:
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream), warnings.catch_warnings():
             # Of a capturable optimizer that steps outside a graph, as it does while warming up.
             warnings.filterwarnings("ignore", message=".*capturable=True")
-            figures = self._step(phase, inputs)
+            metrics = self._step(phase, inputs)
         torch.cuda.current_stream().wait_stream(self._stream)
-        for figure in figures.values():
-            figure.record_stream(torch.cuda.current_stream())
-        return figures
+        for metric in metrics.values():
+            metric.record_stream(torch.cuda.current_stream())
+        return metrics
 
     def _record(self, phase: Phase, inputs: TrainingBatch) -> None:
         """Computes nothing. Other threads, which write checkpoints, may use CUDA meanwhile."""
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-            figures = self._step(phase, inputs)
-            stacked = torch.stack(list(figures.values()))
-        self._graph, self._names, self._figures = graph, list(figures), stacked
+            metrics = self._step(phase, inputs)
+            stacked = torch.stack(list(metrics.values()))
+        self._graph, self._names, self._metrics = graph, list(metrics), stacked

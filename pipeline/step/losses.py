@@ -55,7 +55,7 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, real_label: flo
     return real + fake
 
 
-def slope_penalty(real_logits: Tensor, images: Tensor) -> Tensor:
+def gradient_penalty(real_logits: Tensor, images: Tensor) -> Tensor:
     """Half the squared norm of the logits' gradient in the real images, averaged over the batch:
     R1 (Mescheder et al. 2018) but for its weight. `images` require gradients.
     """

@@ -1,4 +1,4 @@
-"""The figures of the steps since the last record, gathered without waiting for the device."""
+"""Average the metrics of the steps since the last record, without waiting for the device."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from pipeline.engines.ddp import Worker
-from pipeline.step.training_step import Figures
+from pipeline.step.training_step import StepMetrics
 
 T = TypeVar("T")
 
 
-class RunningFigures:
+class MetricAverager:
     """Sums on the device; one packed all-reduce and one read when they are asked for.
 
-    A value that is not finite counts in no mean: its step was left out (see Player.update_).
+    A value that is not finite counts in no mean: its update was skipped (see `TrainableNetwork`).
     """
 
     def __init__(self, worker: Worker, batch_size: int) -> None:
@@ -31,13 +31,13 @@ class RunningFigures:
         self._since = time.perf_counter()
 
     def restart(self) -> None:
-        """Leaves the time since the last record out of the speed: something else was done in it."""
+        """Leave the time since the last record out of the speed: something else was done in it."""
         self._since = time.perf_counter()
         self._steps = 0
         self._wait_s = 0.0
 
     def timed(self, batches: Iterable[T]) -> Iterator[T]:
-        """The same batches; the time that the loop waits for each is counted."""
+        """Yield the same batches, and count the time that the loop waits for each."""
         iterator = iter(batches)
         while True:
             before = time.perf_counter()
@@ -48,8 +48,8 @@ class RunningFigures:
             self._wait_s += time.perf_counter() - before
             yield batch
 
-    def add(self, figures: Figures) -> None:
-        for name, value in figures.items():
+    def add(self, metrics: StepMetrics) -> None:
+        for name, value in metrics.items():
             finite = value.isfinite()
             value = torch.where(finite, value, 0).float()
             before = self._sums.get(name)
@@ -58,9 +58,9 @@ class RunningFigures:
         self._steps += 1
 
     def reduce(self) -> dict[str, float]:
-        """Means over steps and ranks, and the speed of the whole run; starts anew.
+        """Return means over steps and ranks, and the speed of the whole run; then start again.
 
-        A figure that was never finite is left out. Collective: every rank must call.
+        A metric that was never finite is left out. Collective: every rank must call.
         """
         names = sorted(self._sums)  # the phases are the same on all ranks, so the names are too
         wait = torch.tensor(self._wait_s, device=self._worker.device)

@@ -1,13 +1,13 @@
-"""Updates that were left out because a loss or a gradient was not finite, counted on the device."""
+"""Count, on the device, the updates skipped because a loss or a gradient was not finite."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from pipeline.step.training_step import Figures
+from pipeline.step.training_step import StepMetrics
 
-_FIGURE = "_skipped"  # what Player.update_ calls it, after the network's name
+_SUFFIX = "_skipped"  # of the metric, after the network's name
 
 
 class SkippedUpdates:
@@ -15,28 +15,30 @@ class SkippedUpdates:
 
     def __init__(self) -> None:
         self._totals: dict[str, Tensor] = {}
-        self._rows: dict[str, Tensor] = {}  # left out one after another, up to the last step
-        self._longest_rows: dict[str, Tensor] = {}
+        self._streaks: dict[str, Tensor] = {}  # skipped one after another, up to the last step
+        self._longest_streaks: dict[str, Tensor] = {}
 
-    def add(self, figures: Figures) -> None:
-        """After a step; touches the device without waiting for it."""
-        for name, skipped in figures.items():
-            if not name.endswith(_FIGURE):
+    def add(self, metrics: StepMetrics) -> None:
+        """Count after a step, without waiting for the device."""
+        for name, skipped in metrics.items():
+            if not name.endswith(_SUFFIX):
                 continue
-            network = name.removesuffix(_FIGURE)
+            network = name.removesuffix(_SUFFIX)
             zero = torch.zeros_like(skipped)
-            row = (self._rows.get(network, zero) + 1) * skipped
-            self._rows[network] = row
+            streak = (self._streaks.get(network, zero) + 1) * skipped
+            self._streaks[network] = streak
             self._totals[network] = self._totals.get(network, zero) + skipped
-            self._longest_rows[network] = torch.maximum(self._longest_rows.get(network, zero), row)
+            self._longest_streaks[network] = torch.maximum(
+                self._longest_streaks.get(network, zero), streak
+            )
 
     def totals(self) -> dict[str, int]:
-        """By network. Waits for the device."""
+        """Return the count by network. Waits for the device."""
         return _read(self._totals)
 
-    def longest_rows(self) -> dict[str, int]:
-        """By network, the most updates left out in a row. Waits for the device."""
-        return _read(self._longest_rows)
+    def longest_streaks(self) -> dict[str, int]:
+        """Return, by network, the most updates skipped in a row. Waits for the device."""
+        return _read(self._longest_streaks)
 
 
 def _read(counts: dict[str, Tensor]) -> dict[str, int]:

@@ -105,52 +105,54 @@ class StudyRun:
 
 
 def parse_study(mapping: Mapping[str, Any]) -> Study:
-    """Raises ValueError with all faults of the study and of the configuration of each arm."""
+    """Raises ValueError with all errors of the study and of the configuration of each arm."""
     try:
         study = pydantic.TypeAdapter(Study).validate_python(dict(mapping))
     except pydantic.ValidationError as error:
-        lines = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
+        lines = [
+            f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in error.errors()
+        ]
         raise ValueError("the study cannot be used:\n  " + "\n  ".join(lines)) from error
     unknown = sorted(set(mapping) - {entry.name for entry in dataclasses.fields(Study)})
-    faults = [f"{name} is not a field of a study" for name in unknown]
-    faults += _faults(study)
-    if faults:
-        raise ValueError("the study cannot be used:\n  " + "\n  ".join(faults))
+    errors = [f"{name} is not a field of a study" for name in unknown]
+    errors += _study_errors(study)
+    if errors:
+        raise ValueError("the study cannot be used:\n  " + "\n  ".join(errors))
     return study
 
 
-def _faults(study: Study) -> list[str]:
-    faults = []
+def _study_errors(study: Study) -> list[str]:
+    errors = []
     for name in (study.name, *study.arms):
         if not _WORD.fullmatch(name):
-            faults.append(f"{name!r} names a folder: use lower-case letters, digits and dashes")
+            errors.append(f"{name!r} names a folder: use lower-case letters, digits and dashes")
     if not study.arms:
-        faults.append("arms is empty: name at least one")
+        errors.append("arms is empty: name at least one")
     if not study.seeds or len(set(study.seeds)) < len(study.seeds):
-        faults.append(f"seeds is {list(study.seeds)}: give at least one, none twice")
+        errors.append(f"seeds is {list(study.seeds)}: give at least one, none twice")
     for figure in study.figures:
         missing = [arm for arm in figure.arms if arm not in study.arms]
         if missing:
             known = ", ".join(study.arms)
-            faults.append(f"figure {figure.title!r} shows {', '.join(missing)}; arms: {known}")
-        faults += [f"figure {figure.title!r} has a row {fault}" for fault in _unknown(figure.rows)]
+            errors.append(f"figure {figure.title!r} shows {', '.join(missing)}; arms: {known}")
+        errors += [f"figure {figure.title!r} has a row {error}" for error in _unknown(figure.rows)]
         if not figure.arms and not figure.preprocessing:
-            faults.append(f"figure {figure.title!r} shows no arm")
-    faults += [fault for asked in study.answers for fault in _answer_faults(study, asked)]
+            errors.append(f"figure {figure.title!r} shows no arm")
+    errors += [error for asked in study.answers for error in _answer_errors(study, asked)]
     if study.evaluation_source and study.evaluation_source == study.source:
-        faults.append(
+        errors.append(
             f"evaluation_source is the source, {study.source}, which the arms train on; name other "
             "photographs, or leave it out"
         )
     for name, arm in study.arms.items():
         taken = [key for key in _OF_THE_STUDY if key in arm.switches]
         if taken:
-            faults.append(f"arm {name} sets {', '.join(taken)}, which the study sets itself")
+            errors.append(f"arm {name} sets {', '.join(taken)}, which the study sets itself")
         try:
             parse_config(_merged(study.base, arm.switches))
         except ValueError as error:
-            faults.append(f"arm {name}: {error}")
-    return faults
+            errors.append(f"arm {name}: {error}")
+    return errors
 
 
 def _unknown(names: Iterable[str]) -> list[str]:
@@ -158,29 +160,29 @@ def _unknown(names: Iterable[str]) -> list[str]:
         f"{prefix}{name}" for prefix in (RUNNING_PREFIX, BLENDED_PREFIX) for name in FIGURES
     ]
     prefixed += [f"{FIRST_PHASE_PREFIX}{name}" for name, _ in CHANGES.values()]
-    known, faults = [*FIGURES, *CHANGES, *prefixed], []
+    known, errors = [*FIGURES, *CHANGES, *prefixed], []
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(FIGURES)}"
-            faults.append(f"{name!r}, which is none; {hint}")
-    return faults
+            errors.append(f"{name!r}, which is none; {hint}")
+    return errors
 
 
-def _answer_faults(study: Study, asked: StudyAnswer) -> list[str]:
+def _answer_errors(study: Study, asked: StudyAnswer) -> list[str]:
     prefix = f"answer {asked.question!r}"
-    faults = [f"{prefix} has a figure {fault}" for fault in _unknown([asked.figure])]
+    errors = [f"{prefix} has a figure {error}" for error in _unknown([asked.figure])]
     known = {asked.arm: study.arms, asked.reference: (*study.arms, *BASELINE_NAMES, "")}
-    faults += [
+    errors += [
         f"{prefix} compares {name}; known: {', '.join(filter(None, names))}"
         for name, names in known.items()
         if name not in names
     ]
     if not asked.reference and asked.figure not in CHANGES:
-        faults.append(f"{prefix} has no reference, which only {', '.join(CHANGES)} may go without")
+        errors.append(f"{prefix} has no reference, which only {', '.join(CHANGES)} may go without")
     if asked.margin_percent <= 0:
-        faults.append(f"{prefix} has margin_percent {asked.margin_percent}: must be above 0")
-    return faults
+        errors.append(f"{prefix} has margin_percent {asked.margin_percent}: must be above 0")
+    return errors
 
 
 def study_runs(study: Study, folder: str) -> list[StudyRun]:

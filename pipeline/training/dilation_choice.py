@@ -46,9 +46,9 @@ def require_same_dilation(step: int, facts: Mapping[str, Any], asked: str) -> No
         )
 
 
-def settle_dilation_(
+def choose_dilation_(
     network: nn.Module, config: Config, worker: Worker, recorded: object,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> None:  # fmt: skip
     """Sets it for the whole run; `recorded` is that of the checkpoint it goes on from, or None.
 
@@ -60,7 +60,7 @@ def settle_dilation_(
     if recorded is not None:
         network.dilation = str(recorded)
         if asked == AUTO:
-            say(f"dilated layers: {recorded}, as this run began")
+            log(f"dilated layers: {recorded}, as this run began")
     elif asked != AUTO:
         network.dilation = asked
     else:
@@ -69,7 +69,7 @@ def settle_dilation_(
         network.dilation = str(chosen)
         if seconds:
             times = ", ".join(f"{name} {1000 * value:.3g} ms" for name, value in seconds.items())
-            say(f"dilated layers: {chosen}, the faster one forward and backward ({times})")
+            log(f"dilated layers: {chosen}, the faster one forward and backward ({times})")
 
 
 def time_dilation(network: CompletionNetwork, config: Config, worker: Worker) -> Seconds:

@@ -23,7 +23,7 @@ def freeze_(network: nn.Module, name: str, patterns: Sequence[str]) -> None:
             parameter.requires_grad_(False)
 
 
-def freezing_faults(config: Config) -> list[str]:
+def freezing_errors(config: Config) -> list[str]:
     """Patterns that match nothing, and networks of which nothing would be left to learn."""
     if not config.train.freeze:
         return []
@@ -33,20 +33,20 @@ def freezing_faults(config: Config) -> list[str]:
             "discriminator": build_discriminator(config),
         }
     names = [f"{name}.{p}" for name, net in networks.items() for p, _ in net.named_parameters()]
-    faults = []
+    errors = []
     for pattern in config.train.freeze:
         if not fnmatch.filter(names, pattern):
             near = difflib.get_close_matches(pattern, [*names, *_stems(names)], n=1, cutoff=0.3)
             hint = f"; did you mean {near[0]}?" if near else ""
-            faults.append(f"train.freeze: no parameter is called {pattern!r}{hint}")
+            errors.append(f"train.freeze: no parameter is called {pattern!r}{hint}")
     for name, network in networks.items():
         freeze_(network, name, config.train.freeze)
         if not any(parameter.requires_grad for parameter in network.parameters()):
-            faults.append(
+            errors.append(
                 f"train.freeze leaves nothing of the {name} network to learn; set the phases that "
                 "train it to 0 steps instead"
             )
-    return faults
+    return errors
 
 
 def _stems(names: list[str]) -> list[str]:

@@ -6,12 +6,12 @@ import os
 import time
 from collections.abc import Callable
 
-from pipeline.config.engine_validation import launcher_faults, require_package
+from pipeline.config.engine_validation import launcher_errors, require_package
 from pipeline.config.schedule import resolve_schedule
 from pipeline.config.schema import Config
-from pipeline.config.telemetry_validation import local_telemetry_faults
-from pipeline.config.validation import world_size_faults
-from pipeline.engines.deepspeed_settings import deepspeed_file_faults
+from pipeline.config.telemetry_validation import local_telemetry_errors
+from pipeline.config.validation import world_size_errors
+from pipeline.engines.deepspeed_settings import deepspeed_file_errors
 from pipeline.step.training_data import training_data
 from shards.format.manifest import MANIFEST_NAME, RECORDS, Manifest, load_manifest
 from shards.indexing.external_set import index_foreign_shards
@@ -26,26 +26,26 @@ _POLL_S = 2.0
 def check_run(config: Config, world_size: int) -> Mixture:
     """What the run will read, as the manifests describe it.
 
-    Raises ValueError with every fault of the configuration against the sets and the number of
+    Raises ValueError with every error of the configuration against the sets and the number of
     workers; FileNotFoundError or ValueError for a set that is missing or damaged; RuntimeError
     where the engine's package is not installed.
     """
     require_package(config.parallel.engine)
-    faults = world_size_faults(config, world_size)
-    faults += launcher_faults(config, os.environ) + deepspeed_file_faults(config)
-    faults += local_telemetry_faults(config.telemetry)
+    errors = world_size_errors(config, world_size)
+    errors += launcher_errors(config, os.environ) + deepspeed_file_errors(config)
+    errors += local_telemetry_errors(config.telemetry)
     mixture = training_data(config)
     for one, manifest in zip(mixture.sets, mixture.manifests, strict=True):
-        faults += set_faults(config, one.shards, manifest)
-    faults += _amount_faults(config, mixture)
+        errors += set_errors(config, one.shards, manifest)
+    errors += _amount_errors(config, mixture)
     if config.start.checkpoint or config.train.freeze:
         # Only then: torch, which they need, takes seconds to import.
-        from pipeline.training.freezing import freezing_faults
-        from pipeline.training.warm_start import handover_faults
+        from pipeline.training.freezing import freezing_errors
+        from pipeline.training.warm_start import warm_start_errors
 
-        faults += freezing_faults(config) + handover_faults(config)
-    if faults:
-        raise ValueError("the run cannot start:\n  " + "\n  ".join(faults))
+        errors += freezing_errors(config) + warm_start_errors(config)
+    if errors:
+        raise ValueError("the run cannot start:\n  " + "\n  ".join(errors))
     if config.data.damaged == "stop":
         for one, manifest in zip(mixture.sets, mixture.manifests, strict=True):
             ShardSet(one.shards, "train", config.data.cache, manifest=manifest).close()
@@ -53,7 +53,7 @@ def check_run(config: Config, world_size: int) -> Mixture:
     return mixture
 
 
-def index_foreign_sets(config: Config, say: Callable[[str], None] = print) -> None:
+def index_external_sets(config: Config, log: Callable[[str], None] = print) -> None:
     """Makes a set of each folder of shards that others have packed, on its first use.
 
     Rank 0 does it, by `config.pack`; the other ranks wait for the manifest. No process group is
@@ -69,16 +69,16 @@ def index_foreign_sets(config: Config, say: Callable[[str], None] = print) -> No
                 f"`glcic pack --merge {url}` if it was packed in slices"
             )
         if os.environ.get("RANK", "0") == "0":
-            say(f"{url} has no {MANIFEST_NAME}: indexing the shards that others have packed")
+            log(f"{url} has no {MANIFEST_NAME}: indexing the shards that others have packed")
             index_foreign_shards(url, config.pack)
         else:
-            _wait_for_manifest(url, say)
+            _wait_for_manifest(url, log)
 
 
-def _wait_for_manifest(url: str, say: Callable[[str], None]) -> None:
+def _wait_for_manifest(url: str, log: Callable[[str], None]) -> None:
     deadline = time.monotonic() + _INDEXING_S
     if os.environ.get("LOCAL_RANK") == "0":  # a folder that rank 0 does not share never gets one
-        say(f"{url} has no {MANIFEST_NAME}: waiting for rank 0 to index the shards there")
+        log(f"{url} has no {MANIFEST_NAME}: waiting for rank 0 to index the shards there")
     while not exists(join_url(url, MANIFEST_NAME)):
         if time.monotonic() > deadline:
             raise RuntimeError(
@@ -87,42 +87,42 @@ def _wait_for_manifest(url: str, say: Callable[[str], None]) -> None:
         time.sleep(_POLL_S)
 
 
-def set_faults(config: Config, shards: str, manifest: Manifest) -> list[str]:
+def set_errors(config: Config, shards: str, manifest: Manifest) -> list[str]:
     """Where the configuration and a packed set do not go together."""
-    faults = []
+    errors = []
     packed, asked = manifest.recipe.crop_size, config.crop_size
     if packed != asked:
-        faults.append(
+        errors.append(
             f"pack.crop_size is {asked}, but {shards} was packed for crops of {packed} "
             f"pixels; set --pack.crop_size {packed} or pack anew"
         )
     stored = manifest.recipe.short_side
     if config.data.short_side_max > stored:
-        faults.append(
+        errors.append(
             f"data.short_side_max is {config.data.short_side_max}, but {shards} stores "
             f"images with a short side of at most {stored} pixels, which would be enlarged; set "
             f"--data.short_side_max {stored} or pack anew"
         )
-    return faults
+    return errors
 
 
-def _amount_faults(config: Config, mixture: Mixture) -> list[str]:
-    faults = []
+def _amount_errors(config: Config, mixture: Mixture) -> list[str]:
+    errors = []
     if config.evaluation.shards:
-        faults += _validation_faults(config, load_manifest(config.evaluation.shards))
+        errors += _validation_errors(config, load_manifest(config.evaluation.shards))
     elif mixture.num_samples("val") == 0:
         remedy = (
             "pack it with pack.validation_fraction above 0"
             if mixture.manifests[0].plan_sha256
             else "name one of its shards val-*.tar, remove its manifest.json and index it again"
         )
-        faults.append(
+        errors.append(
             f"{config.data.shards} has no validation images, by which a run is looked at; {remedy}"
         )
     for number, (one, manifest) in enumerate(zip(mixture.sets, mixture.manifests, strict=True)):
         lanes, num_samples = mixture.lanes.count(number), manifest.num_samples("train")
         if num_samples == 0:
-            faults.append(
+            errors.append(
                 f"{one.shards} has no training images, it is a set to judge on; train on another "
                 f"and name this one by --evaluation.shards {one.shards}"
             )
@@ -131,29 +131,29 @@ def _amount_faults(config: Config, mixture: Mixture) -> list[str]:
             remedy = f"; at most {num_samples}"
             if len(mixture.sets) > 1:
                 remedy = f" for {lanes} of them in every batch; lower its weight or the batch size"
-            faults.append(
+            errors.append(
                 f"train.batch_size is {config.train.batch_size}, but {one.shards} has only "
                 f"{num_samples} training samples{remedy}"
             )
-    if not faults and not resolve_schedule(config.schedule, mixture.steps_per_epoch("train")).total:
-        faults.append("schedule has no step")
-    return faults
+    if not errors and not resolve_schedule(config.schedule, mixture.steps_per_epoch("train")).total:
+        errors.append("schedule has no step")
+    return errors
 
 
-def _validation_faults(config: Config, manifest: Manifest) -> list[str]:
+def _validation_errors(config: Config, manifest: Manifest) -> list[str]:
     url, packed = config.evaluation.shards, manifest.recipe.crop_size
-    faults = []
+    errors = []
     if packed != config.crop_size:
-        faults.append(
+        errors.append(
             f"evaluation.shards is {url}, whose images have {packed} pixels, but pack.crop_size is "
             f"{config.crop_size}; pack it with --pack.crop_size {config.crop_size}"
         )
     if manifest.num_samples("val") == 0:
-        faults.append(
+        errors.append(
             f"evaluation.shards is {url}, which has no validation images; pack it with a "
             "pack.validation_fraction above 0"
         )
-    return faults
+    return errors
 
 
 def world_size_from_environment() -> int:

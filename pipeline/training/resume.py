@@ -15,9 +15,9 @@ from pipeline.config.run_identity import config_digest, recorded_config, traject
 from pipeline.config.schema import Config
 from pipeline.engines.ddp import Worker
 from pipeline.training.dilation_choice import (
+    choose_dilation_,
     recorded_dilation,
     require_same_dilation,
-    settle_dilation_,
 )
 from pipeline.training.run_state import RunState
 from shards.sampling.mixture import Mixture
@@ -40,16 +40,16 @@ def state_facts(
 
 
 def resume_(
-    state: RunState, config: Config, data: Mixture, worker: Worker, say: Callable[[str], None]
+    state: RunState, config: Config, data: Mixture, worker: Worker, log: Callable[[str], None]
 ) -> int:
     """Loads what `config.resume` asks for into `state`; returns the steps already made.
 
     Collective: every rank must call. Raises ValueError where there is nothing intact to resume, or
     something that another configuration or other data made.
     """
-    found = worker.on_main(lambda: _find(config, data, say))
+    found = worker.on_main(lambda: _find(config, data, log))
     recorded = worker.broadcast_value(recorded_dilation(found.facts) if found else None)
-    settle_dilation_(state.completion.network, config, worker, recorded, say)
+    choose_dilation_(state.completion.network, config, worker, recorded, log)
     step, tensors = broadcast_checkpoint(found, worker)
     if step is None:
         return 0
@@ -75,14 +75,14 @@ def broadcast_checkpoint(
     }
 
 
-def _find(config: Config, data: Mixture, say: Callable[[str], None]) -> Checkpoint | None:
-    found = _chosen(config, say)
+def _find(config: Config, data: Mixture, log: Callable[[str], None]) -> Checkpoint | None:
+    found = _select_checkpoint(config, log)
     if found is not None:
         _require_same_run(found, config, data)
     return found
 
 
-def _chosen(config: Config, say: Callable[[str], None]) -> Checkpoint | None:
+def _select_checkpoint(config: Config, log: Callable[[str], None]) -> Checkpoint | None:
     url = config.checkpoint_url
     if config.resume == "never":
         steps = committed_steps(url)
@@ -93,7 +93,7 @@ def _chosen(config: Config, say: Callable[[str], None]) -> Checkpoint | None:
             )
         return None
     # Also before a checkpoint that is named: a run that began there goes on with its own.
-    found = read_newest(url, warn=say)
+    found = read_newest(url, warn=log)
     if found is not None or config.resume == "auto":
         return found
     return read_checkpoint(config.resume)

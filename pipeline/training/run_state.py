@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config.schema import Config
-from pipeline.device.options import with_switches
-from pipeline.distributed.trainable import Player
+from pipeline.device.options import apply_options
+from pipeline.distributed.trainable import TrainableNetwork
 from pipeline.engines.ddp import Worker
-from pipeline.networks.dam import with_fresh_attention
+from pipeline.networks.dam import with_new_attention
 from pipeline.networks.kernels.space_to_batch import NATIVE
 from pipeline.networks.registry import build_completion, build_discriminator
 from pipeline.training.averaged_weights import AveragedNetwork
@@ -37,14 +37,14 @@ class RunState:
         for name, network in (("completion", completion), ("discriminator", discriminator)):
             freeze_(network, name, config.train.freeze)
             network.to(device=worker.device, memory_format=layout)  # type: ignore[call-overload]
-            with_switches(network, config)
-        self.completion = worker.player("completion", completion, config.completion_optimizer)
-        self.discriminator = worker.player(
+            apply_options(network, config)
+        self.completion = worker.trainable("completion", completion, config.completion_optimizer)
+        self.discriminator = worker.trainable(
             "discriminator", discriminator, config.discriminator_optimizer
         )
         self._worker = worker
         self.average = (
-            # Weights that were handed over are worth averaging from the first step on.
+            # Weights of a warm start are worth averaging from the first step on.
             AveragedNetwork(completion, config.train.ema_decay, warm_up=not config.start.checkpoint)
             if config.train.ema_decay
             else None
@@ -64,8 +64,8 @@ class RunState:
             tensors["ema"] = dict(self.average.network.state_dict())
         tensors["optimizers"] = {
             f"{name}.{key}": tensor
-            for name, player in self._players().items()
-            for key, tensor in player.optimizer_tensors().items()
+            for name, trainable in self._trainables().items()
+            for key, tensor in trainable.optimizer_tensors().items()
         }
         for key, tensor in self._worker.scaler_tensors().items():
             tensors["optimizers"][f"{_SCALER}.{key}"] = tensor
@@ -85,20 +85,21 @@ class RunState:
         self._load_optimizers(tensors["optimizers"])
 
     def _load_optimizers(self, tensors: dict[str, Tensor]) -> None:
-        for name, player in self._players().items():
-            player.load_optimizer_tensors(_under(name, tensors))
-        self._worker.load_scaler_tensors(_under(_SCALER, tensors))
+        for name, trainable in self._trainables().items():
+            trainable.load_optimizer_tensors(_with_prefix(name, tensors))
+        self._worker.load_scaler_tensors(_with_prefix(_SCALER, tensors))
 
-    def take_over_(
+    def load_from_(
         self, tensors: dict[str, dict[str, Tensor]], average: dict[str, Tensor] | None
     ) -> None:
-        """Of another run, what `tensors` holds by file of its checkpoint; the rest stays fresh.
+        """Load the tensors of another run, by file of its checkpoint; the rest stays as
+        initialised.
 
         The average goes on where the optimizers do and there is one; else it starts from the
-        network. A network with DAM blocks takes over one without them. Raises ValueError where the
+        network. A network with DAM blocks may load one without them. Raises ValueError where the
         tensors do not fit. Collective: every rank must call.
         """
-        completion = with_fresh_attention(self.completion.network, tensors["completion"])
+        completion = with_new_attention(self.completion.network, tensors["completion"])
         _load(self.completion.network, completion, "completion")
         if "discriminator" in tensors:
             _load(self.discriminator.network, tensors["discriminator"], "discriminator")
@@ -110,7 +111,7 @@ class RunState:
             self._load_optimizers(tensors["optimizers"])
 
     def weights(self, kind: str) -> nn.Module:
-        """The completion network to be looked at: "ema" or "raw"."""
+        """Return the completion network to evaluate: "ema" or "raw"."""
         if kind == "ema" and self.average is not None:
             return self.average.network
         return self.completion.network
@@ -120,12 +121,12 @@ class RunState:
         """How the dilated layers of the completion network are computed."""
         return str(getattr(self.completion.network, "dilation", NATIVE))
 
-    def _players(self) -> dict[str, Player]:
+    def _trainables(self) -> dict[str, TrainableNetwork]:
         return {"completion": self.completion, "discriminator": self.discriminator}
 
 
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Those whose names begin with `prefix` and a dot, without it."""
+def _with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with `prefix` and a dot, named without it."""
     start = f"{prefix}."
     return {
         key.removeprefix(start): tensor for key, tensor in tensors.items() if key.startswith(start)

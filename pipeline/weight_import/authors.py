@@ -144,18 +144,18 @@ def _variance(layer: Layer) -> Tensor | None:
 
 def _require_geometry(rows: dict[int, list[Layer]], config: CompletionConfig, path: Path) -> None:
     network = network_on_meta(config)
-    faults = []
+    errors = []
     for row in ROWS:
         layer, ours = rows[row][0], network.get_submodule(f"{layer_name(row)}.conv")
         is_deconvolution = isinstance(ours, nn.ConvTranspose2d)
         if (layer.kind == "deconvolution") != is_deconvolution:
-            faults.append(f"convolution {row} is a {layer.kind}")
+            errors.append(f"convolution {row} is a {layer.kind}")
             continue
         for attribute, fields in _GEOMETRY.items():
             expected = getattr(ours, attribute)
             default = 0 if "padding" in attribute else 1
             found = tuple(layer.number(field, default) for field in fields)
             if found != expected:
-                faults.append(f"convolution {row} has {attribute} {found}, expected {expected}")
-    if faults:
-        raise ValueError(f"{path} is another network than GLCIC's:\n  " + "\n  ".join(faults))
+                errors.append(f"convolution {row} has {attribute} {found}, expected {expected}")
+    if errors:
+        raise ValueError(f"{path} is another network than GLCIC's:\n  " + "\n  ".join(errors))

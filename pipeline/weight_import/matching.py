@@ -17,7 +17,7 @@ DECONVOLUTIONS = (13, 15)
 _CONVOLUTION = ("weight", "bias")
 _NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 _MAX_WIDTH = 1024
-_MAX_LISTED = 12  # faults in one message
+_MAX_LISTED = 12  # errors in one message
 
 
 def layer_name(row: int) -> str:
@@ -60,26 +60,26 @@ def fitted(
     config = replace(config, width=_width(given, table["encoder.1.conv.weight"], source))
     expected = network_on_meta(config).state_dict()
     optional = {*absent, *(name for name in table if name.endswith("num_batches_tracked"))}
-    faults = [f"{name} is not part of it" for name in given.keys() - set(table.values())]
+    errors = [f"{name} is not part of it" for name in given.keys() - set(table.values())]
     tensors = {}
     for ours, theirs in table.items():
         shape = expected[ours].shape
         if theirs not in given:
             if ours not in optional:
-                faults.append(f"{theirs} {list(shape)} is missing")
+                errors.append(f"{theirs} {list(shape)} is missing")
             tensors[ours] = torch.zeros(shape, dtype=expected[ours].dtype)
         elif given[theirs].shape != shape:
-            faults.append(f"{theirs} is {list(given[theirs].shape)}, expected {list(shape)}")
+            errors.append(f"{theirs} is {list(given[theirs].shape)}, expected {list(shape)}")
         elif given[theirs].is_floating_point() != expected[ours].is_floating_point():
-            faults.append(f"{theirs} is of type {given[theirs].dtype}")
+            errors.append(f"{theirs} is of type {given[theirs].dtype}")
         elif not bool(given[theirs].isfinite().all()):
-            faults.append(f"{theirs} holds numbers that are not finite")
+            errors.append(f"{theirs} holds numbers that are not finite")
         else:
             tensors[ours] = given[theirs].to(expected[ours].dtype).contiguous()
     for ours in tensors.keys() & {name for name in table if name.endswith("running_var")}:
         if bool((tensors[ours] < 0).any()):
-            faults.append(f"{table[ours]} holds negative variances")
-    _raise_if_any(faults, config, source)
+            errors.append(f"{table[ours]} holds negative variances")
+    _raise_if_any(errors, config, source)
     return config, tensors
 
 
@@ -100,12 +100,12 @@ def _width(given: Mapping[str, Tensor], first: str, source: str) -> int:
     return int(shape[0])
 
 
-def _raise_if_any(faults: list[str], config: CompletionConfig, source: str) -> None:
-    if not faults:
+def _raise_if_any(errors: list[str], config: CompletionConfig, source: str) -> None:
+    if not errors:
         return
-    listed = sorted(faults)[:_MAX_LISTED]
-    if len(faults) > _MAX_LISTED:
-        listed.append(f"and {len(faults) - _MAX_LISTED} more")
+    listed = sorted(errors)[:_MAX_LISTED]
+    if len(errors) > _MAX_LISTED:
+        listed.append(f"and {len(errors) - _MAX_LISTED} more")
     raise ValueError(
         f"{source} does not fit GLCIC's completion network of width {config.width}:\n  "
         + "\n  ".join(listed)

@@ -102,14 +102,14 @@ class _Reader:
             if inner is not None:
                 unfinished.append(inner)
         if self._at != len(self._data):
-            raise self._fault(f"the object ends, but {len(self._data) - self._at} bytes follow")
+            raise self._error(f"the object ends, but {len(self._data) - self._at} bytes follow")
         return root.last
 
     def _value(self) -> tuple[Any, _Unfinished | None]:
         """The next value, and, if it is not complete yet, what is to be filled."""
         self._num_values += 1
         if self._num_values > _MAX_VALUES:
-            raise self._fault(f"more than {_MAX_VALUES} values, far more than a network has")
+            raise self._error(f"more than {_MAX_VALUES} values, far more than a network has")
         kind = self._int()
         if kind == _NIL:
             return None, None
@@ -121,7 +121,7 @@ class _Reader:
         if kind == _BOOLEAN:
             return bool(self._int()), None
         if kind not in (_TABLE, _TORCH, *_FUNCTIONS):
-            raise self._fault(f"no type of value has the number {kind}")
+            raise self._error(f"no type of value has the number {kind}")
         index = self._int()
         if index in self._known:
             return self._known[index], None
@@ -152,13 +152,13 @@ class _Reader:
     def _storage(self, element: np.dtype) -> np.ndarray:
         size = self._long()
         if not 0 <= size <= (len(self._data) - self._at) // element.itemsize:
-            raise self._fault(f"a storage of {size} elements does not fit into the rest of it")
+            raise self._error(f"a storage of {size} elements does not fit into the rest of it")
         return np.frombuffer(self._take(size * element.itemsize), element)
 
     def _tensor(self, element: np.dtype) -> np.ndarray:
         num_dimensions = self._int()
         if not 0 <= num_dimensions <= _MAX_DIMENSIONS:
-            raise self._fault(f"a tensor of {num_dimensions} dimensions")
+            raise self._error(f"a tensor of {num_dimensions} dimensions")
         shape = [self._long() for _ in range(num_dimensions)]
         strides = [self._long() for _ in range(num_dimensions)]
         start = self._long() - 1
@@ -166,12 +166,12 @@ class _Reader:
         if storage is None or not shape:
             return np.empty(0, element)
         if storage.dtype != element:
-            raise self._fault(f"a tensor of {element} over a storage of {storage.dtype}")
+            raise self._error(f"a tensor of {element} over a storage of {storage.dtype}")
         if min(shape) < 1 or min(strides) < 0 or start < 0:
-            raise self._fault(f"a tensor of shape {shape}, strides {strides}, offset {start}")
+            raise self._error(f"a tensor of shape {shape}, strides {strides}, offset {start}")
         end = start + 1 + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
         if end > len(storage) or math.prod(shape) > len(storage):
-            raise self._fault(f"a tensor of shape {shape} over a storage of {len(storage)}")
+            raise self._error(f"a tensor of shape {shape} over a storage of {len(storage)}")
         byte_strides = [step * element.itemsize for step in strides]
         return np.lib.stride_tricks.as_strided(storage[start:], shape, byte_strides)
 
@@ -180,30 +180,30 @@ class _Reader:
         if kind == _NIL:
             return None
         if kind != _TORCH:
-            raise self._fault("a tensor without a storage")
+            raise self._error("a tensor without a storage")
         index = self._int()
         if index not in self._known:
             class_name = self._class_name()
             element = _element(class_name, "Storage")
             if element is None:
-                raise self._fault(f"a tensor over a {class_name!r}, which is no storage")
+                raise self._error(f"a tensor over a {class_name!r}, which is no storage")
             self._known[index] = self._storage(element)
         storage = self._known[index]
         if not isinstance(storage, np.ndarray) or storage.ndim != 1:
-            raise self._fault("a tensor over an object that is no storage")
+            raise self._error("a tensor over an object that is no storage")
         return storage
 
     def _string(self, longest: int) -> str:
         size = self._count(1, "a string's bytes")
         if size > longest:
-            raise self._fault(f"a name of {size} bytes")
+            raise self._error(f"a name of {size} bytes")
         return self._take(size).decode("utf-8", "replace")
 
     def _count(self, bytes_each: int, what: str) -> int:
         """A count of what takes at least `bytes_each` bytes of the file."""
         count = self._int()
         if not 0 <= count <= (len(self._data) - self._at) // bytes_each:
-            raise self._fault(f"{what} are {count}, more than the rest of it can hold")
+            raise self._error(f"{what} are {count}, more than the rest of it can hold")
         return count
 
     def _int(self) -> int:
@@ -217,11 +217,11 @@ class _Reader:
 
     def _take(self, size: int) -> bytes:
         if size > len(self._data) - self._at:
-            raise self._fault(f"it ends where {size} more bytes should be; it was cut")
+            raise self._error(f"it ends where {size} more bytes should be; it was cut")
         self._at += size
         return self._data[self._at - size : self._at]
 
-    def _fault(self, what: str) -> ValueError:
+    def _error(self, what: str) -> ValueError:
         return ValueError(
             f"it is no whole Torch7 file in binary format; at byte {self._at}: {what}"
         )

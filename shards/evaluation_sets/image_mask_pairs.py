@@ -86,22 +86,22 @@ def find_pairs(
     """
     listed = _listed_images(images)
     pairs: list[FixedPair] = []
-    faults = _missing("images", [one.url for one in listed if not exists(one.url)])
+    errors = _missing("images", [one.url for one in listed if not exists(one.url)])
     for folder in mask_folders:
         name, separator, url = folder.partition("=")
         if not separator or "/" in name:
             name, url = PurePosixPath(folder.rstrip("/")).name, folder
-        found, its_faults = _matched(listed, name, url, by_order)
+        found, its_errors = _matched(listed, name, url, by_order)
         pairs += found
-        faults += its_faults
+        errors += its_errors
     names = [pair.set_name for pair in pairs[:: max(len(listed), 1)]]
     if len(set(names)) < len(names):
-        faults.append(f"two sets have one name ({', '.join(names)}): give NAME=FOLDER")
-    sizes = {} if faults else {pair.mask: _mask_size(pair.mask) for pair in pairs}
-    side, size_faults = _common_side(sizes)
-    faults += size_faults
-    if faults:
-        raise ValueError("the files cannot be evaluated on:\n  " + "\n  ".join(faults))
+        errors.append(f"two sets have one name ({', '.join(names)}): give NAME=FOLDER")
+    sizes = {} if errors else {pair.mask: _mask_size(pair.mask) for pair in pairs}
+    side, size_errors = _common_side(sizes)
+    errors += size_errors
+    if errors:
+        raise ValueError("the files cannot be evaluated on:\n  " + "\n  ".join(errors))
     return FixedPairs(pairs, side, inverted)
 
 
@@ -165,11 +165,11 @@ def _matched(
     for stem in wanted & masks.keys():
         masks[stem] = [name for name in masks[stem] if join_url(folder, name) not in urls]
         several += masks[stem][1:]
-    faults = _missing(f"masks of {folder}", [one.name for one in listed if not masks.get(one.name)])
-    faults += _told(f"masks of {folder} belong to no listed image", extra)
-    faults += _told(f"masks of {folder} are second masks of an image", several)
-    if faults:
-        return [], faults
+    errors = _missing(f"masks of {folder}", [one.name for one in listed if not masks.get(one.name)])
+    errors += _told(f"masks of {folder} belong to no listed image", extra)
+    errors += _told(f"masks of {folder} are second masks of an image", several)
+    if errors:
+        return [], errors
     return [_pair(one, set_name, folder, masks[one.name][0]) for one in listed], []
 
 
@@ -205,7 +205,7 @@ def _mask_size(url: str) -> tuple[int, int]:
 
 
 def _common_side(sizes: dict[str, tuple[int, int]]) -> tuple[int, list[str]]:
-    """The side that most masks have, and a fault that names the others."""
+    """The side that most masks have, and an error that names the others."""
     if not sizes:
         return 0, []
     counts: dict[tuple[int, int], int] = {}

@@ -1,4 +1,4 @@
-"""One fault of a packed set, as verifying tells it."""
+"""One finding of a packed set, as verifying tells it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ _SHOWN = 200  # characters of a value: what lies in a damaged set may be of any 
 
 
 @dataclass(frozen=True)
-class Fault:
+class Finding:
     place: str  # file in the set's folder, and the member or sample in it
-    what: str  # the same words for the same kind of fault
+    what: str  # the same words for the same kind of finding
     expected: str = ""  # empty where no value is in question
     found: str = ""
 

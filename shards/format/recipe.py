@@ -62,13 +62,13 @@ class PackRecipe:
         return _EXTENSIONS[self.encoding]
 
 
-def recipe_faults(recipe: PackRecipe, prefix: str = "pack") -> list[str]:
-    """One sentence per fault: the field, the value, what is allowed. Empty when all is well."""
-    faults = []
+def recipe_errors(recipe: PackRecipe, prefix: str = "pack") -> list[str]:
+    """One sentence per error: the field, the value, what is allowed. Empty when all is well."""
+    errors = []
 
     def require(holds: bool, field_name: str, value: object, allowed: str) -> None:
         if not holds:
-            faults.append(f"{prefix}.{field_name} is {shown(value)}: {allowed}")
+            errors.append(f"{prefix}.{field_name} is {shown(value)}: {allowed}")
 
     size = recipe.crop_size
     require(
@@ -95,21 +95,21 @@ def recipe_faults(recipe: PackRecipe, prefix: str = "pack") -> list[str]:
         "at least 0 and at most 1",
     )
     require(recipe.seed >= 0, "seed", recipe.seed, "must not be negative")
-    return faults + mask_faults(recipe.masks, size, f"{prefix}.masks", f"{prefix}.crop_size")
+    return errors + mask_errors(recipe.masks, size, f"{prefix}.masks", f"{prefix}.crop_size")
 
 
-def mask_faults(
+def mask_errors(
     masks: MaskRecipe, size: int, place: str = "pack.masks", crop_name: str = "pack.crop_size"
 ) -> list[str]:
-    """One sentence per fault of masks in crops of `size` pixels. `place` is where the masks stand,
+    """One sentence per error of masks in crops of `size` pixels. `place` is where the masks stand,
     `crop_name` where the size of the crop does."""
-    faults = []
+    errors = []
     strokes = masks.strokes
     free = size - 2 * masks.margin  # side of the square that holes must stay in
 
     def require(holds: bool, field_name: str, value: object, allowed: str) -> None:
         if not holds:
-            faults.append(f"{place}.{field_name} is {shown(value)}: {allowed}")
+            errors.append(f"{place}.{field_name} is {shown(value)}: {allowed}")
 
     require(masks.kind in ("rectangles", "strokes"), "kind", masks.kind, "rectangles, strokes")
     require(masks.masks_per_image >= 1, "masks_per_image", masks.masks_per_image, "at least 1")
@@ -121,7 +121,7 @@ def mask_faults(
         f"at least 0 and below half of {crop_name} ({size})",
     )
     if free < 1:
-        return faults
+        return errors
     require(
         1 <= masks.aspect_max <= size,
         "aspect_max",
@@ -166,4 +166,4 @@ def mask_faults(
             strokes.width_max,
             f"at most {free}, what {crop_name} and margin leave",
         )
-    return faults
+    return errors

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import IO, cast
 
-from shards.format.finding import Fault, shown
+from shards.format.finding import Finding, shown
 
 BLOCK = 512  # bytes of a header; members are padded to a multiple of it
 _END = 2 * BLOCK  # zeros that end an archive
@@ -27,7 +27,7 @@ _KINDS = {
 }  # fmt: skip
 _WITHOUT_DATA = (b"1", b"2", b"3", b"4", b"5", b"6")
 
-Report = Callable[[Fault], None]
+Report = Callable[[Finding], None]
 
 
 class ShardFile:
@@ -61,7 +61,7 @@ class Member:
 
 
 def walk_tar(file: ShardFile, shard: str, report: Report) -> list[Member]:
-    """The regular members in the order in which they lie; all faults of the structure reported."""
+    """Return the regular members in file order, and pass every finding to `report`."""
     members: list[Member] = []
     position, is_lost = 0, False
     while position + BLOCK <= file.size:
@@ -73,13 +73,13 @@ def walk_tar(file: ShardFile, shard: str, report: Report) -> list[Member]:
                 return members
             if not is_lost:
                 place = f"{shard} at byte {position}"
-                report(Fault(place, "the archive ends, but data follow", "", f"byte {following}"))
+                report(Finding(place, "the archive ends, but data follow", "", f"byte {following}"))
             position, is_lost = following, True
             continue
         size = _data_size(header)
         if size is None:
             if not is_lost:
-                report(Fault(f"{shard} at byte {position}", "this is not the header of a member"))
+                report(Finding(f"{shard} at byte {position}", "this is not the header of a member"))
             position, is_lost = position + BLOCK, True
             continue
         is_lost = False
@@ -87,7 +87,7 @@ def walk_tar(file: ShardFile, shard: str, report: Report) -> list[Member]:
         if _is_sound(file, shard, member, header[156:157], report):
             members.append(member)
         position = member.offset + -(-size // BLOCK) * BLOCK
-    report(Fault(shard, "the end of the archive is missing", f"{_END} zero bytes", "none"))
+    report(Finding(shard, "the end of the archive is missing", f"{_END} zero bytes", "none"))
     return members
 
 
@@ -120,17 +120,17 @@ def _is_sound(file: ShardFile, shard: str, member: Member, kind: bytes, report: 
     """Whether the member may be looked at further."""
     place = f"{shard} {shown(member.name)}"
     if _leads_out(member.name):
-        report(Fault(place, "the name leads out of the folder"))
+        report(Finding(place, "the name leads out of the folder"))
     if _KINDS.get(kind) != "regular file":
         found = _KINDS.get(kind, f"type {ascii(kind)[1:]}")
-        report(Fault(place, "the member is not a regular file", "regular file", found))
+        report(Finding(place, "the member is not a regular file", "regular file", found))
         return False
     end = member.offset + member.size
     if end > file.size:
         there = max(0, file.size - member.offset)
-        report(Fault(place, "the member is cut off", f"{member.size} bytes", f"{there} bytes"))
+        report(Finding(place, "the member is cut off", f"{member.size} bytes", f"{there} bytes"))
     elif any(file.read(end, -end % BLOCK)):
-        report(Fault(place, "the padding after the member is not empty", "zeros", "other bytes"))
+        report(Finding(place, "the padding after the member is not empty", "zeros", "other bytes"))
     return True
 
 
@@ -152,7 +152,7 @@ def _check_end(file: ShardFile, shard: str, position: int, report: Report) -> No
     zeros = file.size - position
     if zeros < _END or zeros % BLOCK:
         expected = f"at least {_END} zero bytes in blocks of {BLOCK}"
-        report(Fault(shard, "the end of the archive is incomplete", expected, f"{zeros} bytes"))
+        report(Finding(shard, "the end of the archive is incomplete", expected, f"{zeros} bytes"))
 
 
 def archive_members(data: memoryview) -> Iterator[tarfile.TarInfo]:

@@ -20,7 +20,7 @@ import numpy as np
 
 from shards.format.index import encode_index, index_dtype, index_name
 from shards.format.manifest import MANIFEST_NAME, RECORDS, Manifest, ShardEntry, load_manifest
-from shards.format.recipe import PackRecipe, recipe_faults
+from shards.format.recipe import PackRecipe, recipe_errors
 from shards.indexing.external_shard import ForeignShard, read_foreign_shard
 from shards.masks.drawing import draw_masks
 from shards.storage.files import (
@@ -89,14 +89,14 @@ def index_foreign_shards(
 
 
 def _check(recipe: PackRecipe) -> None:
-    faults = recipe_faults(recipe)
+    errors = recipe_errors(recipe)
     if recipe.masks.kind == "strokes":
-        faults.append(
+        errors.append(
             "pack.masks.kind is strokes: free-form masks lie in the shards, which are not changed; "
             "pack the images anew"
         )
-    if faults:
-        raise ValueError("the shards cannot be indexed so:\n  " + "\n  ".join(faults))
+    if errors:
+        raise ValueError("the shards cannot be indexed so:\n  " + "\n  ".join(errors))
 
 
 def _shard_names(url: str) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shards.format.finding import Fault, shown
+from shards.format.finding import Finding, shown
 from shards.format.index import decode_index, encode_index, index_dtype, index_name, sample_key
 from shards.format.manifest import Manifest, ShardEntry
 from shards.format.recipe import PackRecipe
@@ -28,7 +28,7 @@ class ShardResult:
 
     split: str
     entry: ShardEntry
-    faults: list[Fault] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
     keys: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
     num_images: int = 0  # whose pixels and description were looked at
     num_bytes: int = 0
@@ -46,83 +46,85 @@ def check_shard(
     missing = "the file is missing although the manifest lists it"
     records = None
     if read_index is None:
-        result.faults.append(Fault(index_name(entry.name), missing))
+        result.findings.append(Finding(index_name(entry.name), missing))
     else:
         records = _read_index(manifest, entry, read_index, result)
     if fetch is None:
-        result.faults.append(Fault(entry.name, missing))
+        result.findings.append(Finding(entry.name, missing))
         return result
     try:
         with ShardFile(fetch()) as file:
             _check_content(manifest, file, records, result)
     except OSError as error:
-        result.faults.append(Fault(entry.name, "the file cannot be read", "", shown(str(error))))
+        result.findings.append(
+            Finding(entry.name, "the file cannot be read", "", shown(str(error)))
+        )
     return result
 
 
 def _read_index(
     manifest: Manifest, entry: ShardEntry, read: Callable[[], bytes], result: ShardResult
 ) -> np.ndarray | None:
-    """None, with the fault reported, where the records cannot be used."""
-    name, report = index_name(entry.name), result.faults.append
+    """None, with the finding reported, where the records cannot be used."""
+    name, report = index_name(entry.name), result.findings.append
     try:
         data = read()
     except OSError as error:
-        report(Fault(name, "the file cannot be read", "", shown(str(error))))
+        report(Finding(name, "the file cannot be read", "", shown(str(error))))
         return None
     sha256 = hashlib.sha256(data).hexdigest()
     if sha256 != entry.index_sha256:
-        report(Fault(name, "SHA-256 is not the manifest's", entry.index_sha256, sha256))
+        report(Finding(name, "SHA-256 is not the manifest's", entry.index_sha256, sha256))
     try:
         records = decode_index(data, name)
     except Exception as error:  # NumPy's reader has many kinds of complaint
-        report(Fault(name, "the index cannot be parsed", "", shown(str(error))))
+        report(Finding(name, "the index cannot be parsed", "", shown(str(error))))
         return None
     masks = manifest.recipe.masks
     dtype = index_dtype(masks.masks_per_image, masks.holes_per_mask)
     if records.dtype != dtype:
-        report(Fault(name, "the records have another layout", shown(dtype), shown(records.dtype)))
+        report(Finding(name, "the records have another layout", shown(dtype), shown(records.dtype)))
         return None
     if encode_index(records) != data:
         size = str(len(encode_index(records)))
-        report(Fault(name, "the file holds more than its records", size, str(len(data))))
+        report(Finding(name, "the file holds more than its records", size, str(len(data))))
     if len(records) != entry.num_images:
         what = "number of records is not the manifest's"
-        report(Fault(name, what, str(entry.num_images), str(len(records))))
+        report(Finding(name, what, str(entry.num_images), str(len(records))))
     return records
 
 
 def _check_content(
     manifest: Manifest, file: ShardFile, records: np.ndarray | None, result: ShardResult
 ) -> None:
-    entry, report = result.entry, result.faults.append
+    entry, report = result.entry, result.findings.append
     result.num_bytes = file.size
     if file.size != entry.size_bytes:
         found = str(file.size)
-        report(Fault(entry.name, "size is not the manifest's", str(entry.size_bytes), found))
+        report(Finding(entry.name, "size is not the manifest's", str(entry.size_bytes), found))
     sha256 = _sha256(file)
     if sha256 != entry.sha256:
-        report(Fault(entry.name, "SHA-256 is not the manifest's", entry.sha256, sha256))
+        report(Finding(entry.name, "SHA-256 is not the manifest's", entry.sha256, sha256))
     if not manifest.plan_sha256:
         _check_foreign_images(manifest, file, records, result)
         return
     members = walk_tar(file, entry.name, report)
     layout = MemberLayout(manifest.recipe)
-    result.faults.extend(_order_faults(entry.name, members, layout))
+    result.findings.extend(_order_findings(entry.name, members, layout))
     images = [member for member in members if layout.part(member)[1] == "image"]
     if len(images) != entry.num_images:
         what = "number of images is not the manifest's"
-        report(Fault(entry.name, what, str(entry.num_images), str(len(images))))
+        report(Finding(entry.name, what, str(entry.num_images), str(len(images))))
     if records is None:
         result.keys = np.array([layout.part(member)[0] for member in images], np.uint64)
         samples = [(member, None) for member in members if layout.part(member)[1]]
     else:
         result.keys = records["image_number"]
-        result.faults.extend(_index_faults(entry.name, members, records, layout))
+        result.findings.extend(_index_findings(entry.name, members, records, layout))
         samples = [(indexed, record) for record in records for indexed in layout.indexed(record)]
     check = SampleCheck(manifest, result.split)
     for member, record in samples:
-        result.faults.extend(_member_faults(check, file, entry.name, member, record, layout))
+        result.findings.extend(_member_findings(check, file, entry.name, member, record, layout))
         result.num_images += layout.part(member)[1] == "image"
 
 
@@ -136,7 +138,9 @@ def _check_foreign_images(
         result.keys = records["image_number"]
     for record in [] if records is None else records:
         member = next(iter(layout.indexed(record)))
-        result.faults.extend(_member_faults(check, file, result.entry.name, member, record, layout))
+        result.findings.extend(
+            _member_findings(check, file, result.entry.name, member, record, layout)
+        )
         result.num_images += 1
 
 
@@ -175,7 +179,7 @@ class MemberLayout:
             yield Member(name, int(record[f"{part}_offset"]), int(record[f"{part}_size"]))
 
 
-def _order_faults(shard: str, members: list[Member], layout: MemberLayout) -> Iterator[Fault]:
+def _order_findings(shard: str, members: list[Member], layout: MemberLayout) -> Iterator[Finding]:
     """The members of each sample stand together, the image first, with rising keys."""
     extensions = " or ".join(f".{extension}" for extension in layout.parts)
     last_key, awaited = -1, list[str]()  # `awaited`: the rest of the sample that has begun
@@ -184,12 +188,12 @@ def _order_faults(shard: str, members: list[Member], layout: MemberLayout) -> It
         key, part = layout.part(member)
         if not part:
             expected = f"eight digits and {extensions}"
-            yield Fault(place, "the name is not that of a sample", expected, shown(member.name))
+            yield Finding(place, "the name is not that of a sample", expected, shown(member.name))
             continue
         expected = awaited[0] if awaited else f"an image with a key above {last_key}"
         is_next = member.name == awaited[0] if awaited else part == "image" and key > last_key
         if not is_next:
-            yield Fault(place, "the member is out of order", expected, member.name)
+            yield Finding(place, "the member is out of order", expected, member.name)
         last_key = key
         if part == "image":
             awaited = layout.after(member)
@@ -198,12 +202,12 @@ def _order_faults(shard: str, members: list[Member], layout: MemberLayout) -> It
         else:  # lost: the next image begins anew
             awaited = []
     for name in awaited:
-        yield Fault(f"{shard} {name}", "the last sample lacks a member")
+        yield Finding(f"{shard} {name}", "the last sample lacks a member")
 
 
-def _index_faults(
+def _index_findings(
     shard: str, members: list[Member], records: np.ndarray, layout: MemberLayout
-) -> Iterator[Fault]:
+) -> Iterator[Finding]:
     at_offset = {member.offset: member for member in members}
     by_name = {member.name: member for member in members}
     indexed = [member for record in records for member in layout.indexed(record)]
@@ -213,50 +217,52 @@ def _index_faults(
             elsewhere = by_name.get(member.name)
             found = f"byte {elsewhere.offset}" if elsewhere else "none"
             what = "no member lies where the index says"
-            yield Fault(place, what, f"byte {member.offset}", found)
+            yield Finding(place, what, f"byte {member.offset}", found)
             continue
         if there.name != member.name:
             what = "another member lies where the index says"
-            yield Fault(f"{shard} at byte {member.offset}", what, member.name, shown(there.name))
+            yield Finding(f"{shard} at byte {member.offset}", what, member.name, shown(there.name))
         if there.size != member.size:
             what = "the size of the member is not the index's"
-            yield Fault(place, what, str(member.size), str(there.size))
+            yield Finding(place, what, str(member.size), str(there.size))
     places = {member.offset for member in indexed}
     for member in members:
         if member.offset not in places:
-            yield Fault(f"{shard} {shown(member.name)}", "the member is not in the index")
+            yield Finding(f"{shard} {shown(member.name)}", "the member is not in the index")
     numbers = records["image_number"]
     for position in np.flatnonzero(numbers[1:] <= numbers[:-1]).tolist():
         place = f"{index_name(shard)} record {position + 1}"
         expected = f"above {numbers[position]}"
-        yield Fault(place, "the keys do not rise", expected, str(numbers[position + 1]))
+        yield Finding(place, "the keys do not rise", expected, str(numbers[position + 1]))
 
 
-def _member_faults(
+def _member_findings(
     check: SampleCheck,
     file: ShardFile,
     shard: str,
     member: Member,
     record: np.void | None,
     layout: MemberLayout,
-) -> Iterator[Fault]:
+) -> Iterator[Finding]:
     place, part = f"{shard} {member.name}", layout.part(member)[1]
     if part == "json" and member.size > check.json_bytes_max:
         expected = f"at most {check.json_bytes_max} bytes"
-        yield Fault(place, "the description is too large", expected, f"{member.size} bytes")
+        yield Finding(place, "the description is too large", expected, f"{member.size} bytes")
         return
     if member.offset + member.size > file.size:
         expected = f"up to byte {member.offset + member.size}"
-        yield Fault(place, "the member's bytes are missing", expected, f"{file.size} bytes in all")
+        yield Finding(
+            place, "the member's bytes are missing", expected, f"{file.size} bytes in all"
+        )
         return
     data = file.read(member.offset, member.size)
     if record is not None:
         indexed, crc32 = int(record[f"{part}_crc32"]), zlib.crc32(data)
         if crc32 != indexed:
-            yield Fault(place, "CRC-32 is not the index's", f"{indexed:08x}", f"{crc32:08x}")
+            yield Finding(place, "CRC-32 is not the index's", f"{indexed:08x}", f"{crc32:08x}")
     if part == "image":
-        yield from check.image_faults(place, data, record)
+        yield from check.image_findings(place, data, record)
     elif part == "json":
-        yield from check.json_faults(place, data, record)
+        yield from check.json_findings(place, data, record)
     else:
-        yield from check.mask_faults(place, data, record)
+        yield from check.mask_findings(place, data, record)

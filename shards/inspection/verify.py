@@ -1,6 +1,6 @@
 """Verifies a packed set to the last byte: every file, archive, image, description and mask.
 
-Nothing that is found stops the search: each fault is told with its place, and what follows it is
+Nothing that is found stops the search: each finding is told with its place, and what follows it is
 still looked at.
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from shards.cores import available_cores
-from shards.format.finding import Fault, shown
+from shards.format.finding import Finding, shown
 from shards.format.index import index_name, sample_key
 from shards.format.manifest import (
     MANIFEST_NAME,
@@ -29,7 +29,7 @@ from shards.format.manifest import (
     parse_manifest,
     read_manifest,
 )
-from shards.format.recipe import PackRecipe, recipe_faults
+from shards.format.recipe import PackRecipe, recipe_errors
 from shards.inspection.shard_check import ShardResult, check_shard
 from shards.storage.files import (
     download_file,
@@ -50,22 +50,22 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 def verify_set(
     url: str, split: str = "", threads: int = 0, progress: Progress | None = None
-) -> Iterator[Fault]:
-    """Every fault of a set, in an order that does not depend on `threads` (0: all cores).
+) -> Iterator[Finding]:
+    """Every finding of a set, in an order that does not depend on `threads` (0: all cores).
 
     An empty `split` means all of them. Remote shards are fetched into a temporary folder, at most
     one per thread at a time. Raises FileNotFoundError where no set is, ValueError for a split that
-    the set does not have. `progress` is called for each shard, in order, before its faults come.
+    the set does not have. `progress` is called for each shard, in order, before its findings come.
     """
-    manifest, faults = _read_manifest(url)
-    yield from faults
+    manifest, findings = _read_manifest(url)
+    yield from findings
     if manifest is None:
         return
     if split and split not in manifest.splits:
         known = ", ".join(manifest.splits)
         raise ValueError(f"{url} has no split {split!r}; it has {known}")
     names = set(list_names(url))
-    yield from _listing_faults(manifest, names)
+    yield from _listing_findings(manifest, names)
     chosen = [
         (name, entry)
         for name, entries in manifest.splits.items()
@@ -77,16 +77,16 @@ def verify_set(
         seen.append((result.entry, result.keys))
         if progress is not None:
             progress(result, len(seen), len(chosen))
-        yield from result.faults
+        yield from result.findings
     yield from _repeated_keys(seen)
 
 
 def damaged_shards(url: str, threads: int = 0) -> set[str]:
-    """The names of the shards that are missing or have a fault, or whose index has."""
+    """The names of the shards that are missing or have a finding, or whose index has."""
     damaged: set[str] = set()
 
     def collect(result: ShardResult, done: int, total: int) -> None:
-        if result.faults:
+        if result.findings:
             damaged.add(result.entry.name)
 
     for _ in verify_set(url, threads=threads, progress=collect):
@@ -94,30 +94,32 @@ def damaged_shards(url: str, threads: int = 0) -> set[str]:
     return damaged
 
 
-def _read_manifest(url: str) -> tuple[Manifest | None, list[Fault]]:
-    """The manifest, if there is one to hold the files against, and its own faults."""
+def _read_manifest(url: str) -> tuple[Manifest | None, list[Finding]]:
+    """The manifest, if there is one to hold the files against, and its own findings."""
     try:
         data = read_manifest(url)
         manifest, fingerprint = parse_manifest(data, MANIFEST_NAME)
-        faults = _type_faults(manifest)
-        if faults:
-            return None, faults
-        faults = [Fault(MANIFEST_NAME, "the recipe", "", f) for f in recipe_faults(manifest.recipe)]
+        findings = _type_findings(manifest)
+        if findings:
+            return None, findings
+        findings = [
+            Finding(MANIFEST_NAME, "the recipe", "", f) for f in recipe_errors(manifest.recipe)
+        ]
         stated, derived = json.loads(data), json.loads(manifest.to_json())
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        return None, [Fault(MANIFEST_NAME, "the manifest cannot be used", "", shown(str(error)))]
+        return None, [Finding(MANIFEST_NAME, "the manifest cannot be used", "", shown(str(error)))]
     if manifest.fingerprint != fingerprint:
         what = "the fingerprint is not that of the content"
-        faults.append(Fault(MANIFEST_NAME, what, manifest.fingerprint, shown(fingerprint)))
+        findings.append(Finding(MANIFEST_NAME, what, manifest.fingerprint, shown(fingerprint)))
     for field in sorted((stated.keys() | derived.keys()) - {"fingerprint"}):
         if stated.get(field) != derived.get(field):
             what = f"{shown(field)} is not what the rest of it says"
             values = shown(derived.get(field, "nothing")), shown(stated.get(field, "nothing"))
-            faults.append(Fault(MANIFEST_NAME, what, *values))
-    return manifest, faults
+            findings.append(Finding(MANIFEST_NAME, what, *values))
+    return manifest, findings
 
 
-def _type_faults(manifest: Manifest) -> list[Fault]:
+def _type_findings(manifest: Manifest) -> list[Finding]:
     """JSON may hold anything where a number or a name belongs."""
     recipe, found = manifest.recipe, list[tuple[str, Any, str]]()
     parts = ((recipe, _DEFAULTS), (recipe.masks, _DEFAULTS.masks))
@@ -138,7 +140,9 @@ def _type_faults(manifest: Manifest) -> list[Fault]:
     found += [(name, value, "a whole number") for name, value in numbers if type(value) is not int]
     found += [(name, value, "a text") for name, value in names if not isinstance(value, str)]
     return [
-        Fault(f"{MANIFEST_NAME} {shown(name)}", "the value is of another kind", kind, shown(value))
+        Finding(
+            f"{MANIFEST_NAME} {shown(name)}", "the value is of another kind", kind, shown(value)
+        )
         for name, value, kind in found
     ]
 
@@ -150,31 +154,31 @@ def _is_alike(value: Any, default: object) -> bool:
     return type(value) is type(default)
 
 
-def _listing_faults(manifest: Manifest, names: set[str]) -> Iterator[Fault]:
+def _listing_findings(manifest: Manifest, names: set[str]) -> Iterator[Finding]:
     """What the manifest says of its files, and files of which it says nothing."""
     entries = [(split, entry) for split, listed in manifest.splits.items() for entry in listed]
     for split, entry in entries:
         place = f"{MANIFEST_NAME} {shown(entry.name)}"
         if not _plain_name(split, entry, bool(manifest.plan_sha256)):
             expected = f"{shown(split)}-000000.tar and so on"
-            yield Fault(place, "the name is not that of a shard", expected, shown(entry.name))
+            yield Finding(place, "the name is not that of a shard", expected, shown(entry.name))
         for digest in (entry.sha256, entry.index_sha256):
             if not _SHA256.fullmatch(digest):
-                yield Fault(place, "this is no SHA-256", "64 hexadecimal digits", shown(digest))
+                yield Finding(place, "this is no SHA-256", "64 hexadecimal digits", shown(digest))
     for name, count in Counter(entry.name for _, entry in entries).items():
         if count > 1:
             place = f"{MANIFEST_NAME} {shown(name)}"
-            yield Fault(place, "the shard is listed repeatedly", "once", f"{count} times")
+            yield Finding(place, "the shard is listed repeatedly", "once", f"{count} times")
     if len(set(manifest.classes)) != len(manifest.classes):
         repeated = [name for name, count in Counter(manifest.classes).items() if count > 1]
-        yield Fault(MANIFEST_NAME, "classes are listed repeatedly", "once", shown(repeated))
+        yield Finding(MANIFEST_NAME, "classes are listed repeatedly", "once", shown(repeated))
     listed = {entry.name for _, entry in entries}
     listed |= {index_name(name) for name in listed}
     if not manifest.plan_sha256:  # of others' shards some may hold no image that can be used
         listed |= {image.path.partition("/")[0] for image in manifest.refused}
     for name in sorted(names - listed):
         if _SHARD_LIKE.fullmatch(name):
-            yield Fault(shown(name), "the manifest does not list this file")
+            yield Finding(shown(name), "the manifest does not list this file")
 
 
 def _plain_name(split: str, entry: ShardEntry, is_ours: bool) -> bool:
@@ -239,7 +243,7 @@ def _fetched(url: str, copy: Path) -> Iterator[Callable[[], Path]]:
         copy.unlink(missing_ok=True)
 
 
-def _repeated_keys(seen: list[tuple[ShardEntry, np.ndarray]]) -> Iterator[Fault]:
+def _repeated_keys(seen: list[tuple[ShardEntry, np.ndarray]]) -> Iterator[Finding]:
     """Keys that more than one sample of the set has."""
     if not seen:
         return
@@ -250,4 +254,4 @@ def _repeated_keys(seen: list[tuple[ShardEntry, np.ndarray]]) -> Iterator[Fault]
     for position in repeats.tolist():
         first, second = (seen[shards[order[place]]][0].name for place in (position, position + 1))
         key = sample_key(int(keys[order[position]]))
-        yield Fault(f"{second} {key}", "the key is not unique", "", f"also in {first}")
+        yield Finding(f"{second} {key}", "the key is not unique", "", f"also in {first}")

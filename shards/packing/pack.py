@@ -15,7 +15,7 @@ from typing import Protocol
 
 from shards.cores import available_cores
 from shards.format.manifest import MANIFEST_NAME, RECORDS, SPLITS, Manifest, load_manifest
-from shards.format.recipe import PackRecipe, recipe_faults
+from shards.format.recipe import PackRecipe, recipe_errors
 from shards.packing.merge import merge_slices
 from shards.packing.pack_shard import ShardTask, usable_image
 from shards.packing.processes import PackingProcesses
@@ -123,9 +123,9 @@ def pack_slice(
 
 
 def _require_sound(source: str, destination: str, recipe: PackRecipe) -> None:
-    faults = recipe_faults(recipe)
-    if faults:
-        raise ValueError("the images cannot be packed so:\n  " + "\n  ".join(faults))
+    errors = recipe_errors(recipe)
+    if errors:
+        raise ValueError("the images cannot be packed so:\n  " + "\n  ".join(errors))
     _refuse_nesting(source, destination)
 
 

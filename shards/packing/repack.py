@@ -26,7 +26,7 @@ class Mended:
 
 
 def repack_damaged(
-    source: str, url: str, names: list[str] | None = None, *, say: Tell = print
+    source: str, url: str, names: list[str] | None = None, *, log: Tell = print
 ) -> Mended:
     """Pack the damaged shards of `url` again from `source`, bit for bit as the manifest says.
 
@@ -49,7 +49,7 @@ def repack_damaged(
     remove_all_parts(url)
     wanted = sorted(damaged_shards(url)) if names is None else list(dict.fromkeys(names))
     for name in wanted:
-        say(f"packing {name} again")
+        log(f"packing {name} again")
         _mend(url, manifest, plan, planned[name], entries[name])
     return Mended(wanted, len(entries) if names is None else len(wanted))
 
@@ -86,7 +86,7 @@ def _mend(
 
 
 def _publish(folder: Path, url: str, name: str) -> None:
-    """The shard first: an index without its shard would be a fault of its own."""
+    """The shard first: an index without its shard would be reported as an error."""
     upload_file(folder / name, join_url(url, name))
     index = index_name(name)
     write_bytes(join_url(url, index), (folder / index).read_bytes())

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from shards.format.recipe import MaskRecipe, PackRecipe, mask_faults
+from shards.format.recipe import MaskRecipe, PackRecipe, mask_errors
 from shards.keyed_random import chosen_by_weight, uniform
 from shards.masks.drawing import DrawnMasks, draw_masks
 from shards.reading.ring import BatchArrays
@@ -28,21 +28,21 @@ class WeightedMasks:
     weight: float = 1.0
 
 
-def fresh_mask_faults(
+def fresh_mask_errors(
     fresh_masks: Sequence[WeightedMasks], crop_size: int, place: str = "data.fresh_masks"
 ) -> list[str]:
-    """One sentence per fault of recipes for crops of `crop_size` pixels, which stand at `place`."""
-    faults = []
+    """One sentence per error of recipes for crops of `crop_size` pixels, which stand at `place`."""
+    errors = []
     for number, one in enumerate(fresh_masks):
         if not 0 < one.weight < float("inf"):
-            faults.append(f"{place}.{number}.weight is {one.weight}: above 0, and finite")
-        faults += mask_faults(one.masks, crop_size, f"{place}.{number}.masks")
+            errors.append(f"{place}.{number}.weight is {one.weight}: above 0, and finite")
+        errors += mask_errors(one.masks, crop_size, f"{place}.{number}.masks")
         if one.masks.masks_per_image > 1:
-            faults.append(
+            errors.append(
                 f"{place}.{number}.masks.masks_per_image is {one.masks.masks_per_image}: leave it "
                 "at 1, every sample gets one mask, drawn for it alone"
             )
-    return faults
+    return errors
 
 
 class FreshHoles:

@@ -194,16 +194,16 @@ class ShardSet:
             raise ValueError(f"{name} is damaged: its SHA-256 is not the manifest's")
         return decode_index(data, name)
 
-    def _rebuilt_index(self, shard: int, data: memoryview, fault: Exception) -> np.ndarray:
+    def _rebuilt_index(self, shard: int, data: memoryview, error: Exception) -> np.ndarray:
         """The index made anew from the shard: the manifest's SHA-256 says whether it is the one."""
         name, entry = self.shard_name(shard), self.entries[shard]
-        print(f"data: {fault}; making it anew from {name}", file=sys.stderr, flush=True)
+        print(f"data: {error}; making it anew from {name}", file=sys.stderr, flush=True)
         index = rebuild_index(data, self.manifest.recipe, name)
         if hashlib.sha256(index).hexdigest() != entry.index_sha256:
             raise ValueError(
-                f"{fault}, and the one made anew from {name} is not the one that the manifest "
+                f"{error}, and the one made anew from {name} is not the one that the manifest "
                 "names either; mend the set with `glcic repack`"
-            ) from fault
+            ) from error
         return decode_index(index, name)
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from shards.format.manifest import parse_masks
 from shards.format.recipe import MaskRecipe
-from shards.reading.fresh_holes import FreshHoles, WeightedMasks, fresh_mask_faults
+from shards.reading.fresh_holes import FreshHoles, WeightedMasks, fresh_mask_errors
 from shards.reading.ring import BatchLayout
 from shards.sampling.mixture import Mixture, WeightedSet
 from shards.sampling.order import lanes_of
@@ -100,7 +100,7 @@ class ReaderSpec:
         for name, minimum in (("decode_threads", 0), ("prefetch_batches", 2)):
             if getattr(self, name) < minimum:
                 raise ValueError(f"{name} is {getattr(self, name)}: must be at least {minimum}")
-        for fault in fresh_mask_faults(self.fresh_masks, crop_size, "fresh_masks"):
-            raise ValueError(fault)
+        for error in fresh_mask_errors(self.fresh_masks, crop_size, "fresh_masks"):
+            raise ValueError(error)
         lanes_of(self.batch_size, self.rank, self.world_size)
         mixture.order(self.split, self.seed)

@@ -109,7 +109,7 @@ class SampleReader:
             self.counters.add(substituted_samples=1)
             return num_bytes
         raise OSError(
-            f"no substitute was found for a sample in {_ATTEMPTS} attempts; the first fault was: "
+            f"no substitute was found for a sample in {_ATTEMPTS} attempts; the first error was: "
             f"{error}"
         )
 

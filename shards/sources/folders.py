@@ -94,9 +94,9 @@ def _take_entry(listing: Listing, entry: os.DirEntry[str], name: str) -> bool:
 
 
 def _unlisted(path: str, error: OSError) -> OSError:
-    fault = type(error)(f"{path} cannot be listed: {error.strerror}; mend it, or move it away")
-    fault.errno = error.errno
-    return fault
+    named = type(error)(f"{path} cannot be listed: {error.strerror}; mend it, or move it away")
+    named.errno = error.errno
+    return named
 
 
 def _list_remote(location: str, splits: tuple[str, ...]) -> Listing:

@@ -20,7 +20,7 @@ from shards.storage.filesystems import is_local, open_filesystem
 
 LIST_SUFFIXES = (".csv", ".parquet")
 _COLUMNS = ("path", "class", "split")  # the last may be missing
-_FAULTS_SHOWN = 10
+_MAX_ERRORS = 10
 
 _Row = tuple[int, Sequence[Any]]  # number as the user counts, values of the columns
 
@@ -34,7 +34,7 @@ def read_list(
 ) -> dict[str, list[SourceImage]]:
     """The images of each split; all of them under "" if the list has no column `split`.
 
-    `name` is the list's name in `folder`. Raises ValueError with up to ten faults of the list,
+    `name` is the list's name in `folder`. Raises ValueError with up to ten errors of the list,
     RuntimeError if what reads it is not installed.
     """
     open_rows = _parquet_rows if name.lower().endswith(".parquet") else _csv_rows
@@ -49,8 +49,8 @@ class _ListReader:
     def __init__(self, location: str, splits: tuple[str, ...]) -> None:
         self._location = location
         self._splits = splits
-        self._faults: list[str] = []
-        self._num_faults = 0
+        self._errors: list[str] = []
+        self._num_errors = 0
         self._names: set[str] = set()
         self._stores: dict[str, str] = {}  # root of absolute URLs -> why it cannot be reached
 
@@ -67,8 +67,8 @@ class _ListReader:
             if isinstance(error, _Unusable):
                 raise
             raise _Unusable(f"{self._location} cannot be read as a list: {error}") from error
-        if self._num_faults:
-            raise _Unusable(self._all_faults())
+        if self._num_errors:
+            raise _Unusable(self._join_errors())
         return images
 
     def _require_columns(self, columns: list[str]) -> None:
@@ -83,18 +83,18 @@ class _ListReader:
         path, class_name, split = (_as_text(value) for value in row)
         class_name, split = class_name.strip(), split.strip()  # often a space follows the comma
         name = path if is_absolute(path) else posixpath.normpath(path)
-        faults = [self._path_fault(path, name)]
+        errors = [self._path_error(path, name)]
         if not class_name:
-            faults.append("the class is empty; every image needs one")
+            errors.append("the class is empty; every image needs one")
         if row[2] is not None and split not in self._splits:
-            faults.append(f"the split is {split!r}; it must be {' or '.join(self._splits)}")
-        for fault in filter(None, faults):
-            self._report(number, fault)
+            errors.append(f"the split is {split!r}; it must be {' or '.join(self._splits)}")
+        for error in filter(None, errors):
+            self._report(number, error)
         self._names.add(name)
         key = "" if row[2] is None else sys.intern(split)
         images.setdefault(key, []).append(SourceImage(name, sys.intern(class_name)))
 
-    def _path_fault(self, path: str, name: str) -> str:
+    def _path_error(self, path: str, name: str) -> str:
         if not path.strip() or "\0" in path or name == "." or path.endswith("/"):
             return f"the path is {path!r}; it must name a file"
         if name in self._names:
@@ -108,18 +108,18 @@ class _ListReader:
             return ""
         root = store_root(path)
         if root not in self._stores:
-            self._stores[root] = _store_fault(root)
+            self._stores[root] = _storage_error(root)
         return self._stores[root]
 
-    def _report(self, number: int, fault: str) -> None:
-        self._num_faults += 1
-        if len(self._faults) < _FAULTS_SHOWN:
-            self._faults.append(f"row {number}: {fault}")
+    def _report(self, number: int, error: str) -> None:
+        self._num_errors += 1
+        if len(self._errors) < _MAX_ERRORS:
+            self._errors.append(f"row {number}: {error}")
 
-    def _all_faults(self) -> str:
-        more = self._num_faults - len(self._faults)
+    def _join_errors(self) -> str:
+        more = self._num_errors - len(self._errors)
         last = [f"and {more:,} more"] if more else []
-        return "\n  ".join([f"{self._location} cannot be packed:", *self._faults, *last])
+        return "\n  ".join([f"{self._location} cannot be packed:", *self._errors, *last])
 
 
 class _Unusable(ValueError):
@@ -130,7 +130,7 @@ def _as_text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _store_fault(root: str) -> str:
+def _storage_error(root: str) -> str:
     try:
         open_filesystem(root)
     except ValueError as error:

@@ -20,12 +20,12 @@ _FINAL_ERRNOS = {
     getattr(errno, "EREMCHG", errno.ENOENT),
 }  # fmt: skip
 # Names and not classes: the libraries of the stores are extras, and imported only when used.
-_CREDENTIAL_FAULTS = {
+_CREDENTIAL_ERRORS = {
     "NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound",
     "TokenRetrievalError", "SSOError",  # botocore
     "GoogleAuthError", "ClientAuthenticationError",
 }  # fmt: skip
-_USER_FAULTS = {"ParamValidationError", "InvalidRegionError"}
+_USER_ERRORS = {"ParamValidationError", "InvalidRegionError"}
 # What a store says of a request that was spoilt on its way, and s3fs takes for one it will not
 # take. NoSuchUpload: the answer to an earlier attempt, which ended the upload, was lost.
 _PASSING_CODES = {
@@ -51,37 +51,37 @@ def is_passing(error: BaseException) -> bool:
         return False
     if isinstance(error, OSError):
         return not isinstance(error, _FINAL_KINDS) and error.errno not in _FINAL_ERRNOS
-    return _is_foreign(error) and not _names(error) & (_CREDENTIAL_FAULTS | _USER_FAULTS)
+    return _is_foreign(error) and not _names(error) & (_CREDENTIAL_ERRORS | _USER_ERRORS)
 
 
 def waiting_may_mend(error: BaseException) -> bool:
     """Return whether an error that `shards.storage.files` raised after its retries may pass."""
-    cause = error.__cause__  # of a named fault, the store's own error, which says more
+    cause = error.__cause__  # the original error of the storage says more
     return is_passing(error) and (cause is None or is_passing(cause))
 
 
-def named_fault(error: Exception, what: str) -> Exception:
+def named_error(error: Exception, what: str) -> Exception:
     """`error` of a store as a built-in one whose message says what failed, and on which URL.
 
-    An OSError keeps its kind. Errors that name their local file, and faults of the program, are
+    An OSError keeps its kind. Errors that name their local file, and errors of the program, are
     returned as they are.
     """
     if isinstance(error, OSError):
         if error.filename is not None:
             return error
         kind = next((kind for kind in _KEPT_KINDS if isinstance(error, kind)), OSError)
-    elif isinstance(error, ValueError) or _names(error) & _USER_FAULTS:
+    elif isinstance(error, ValueError) or _names(error) & _USER_ERRORS:
         return ValueError(f"{what} failed: {reason(error)}")
     elif _is_foreign(error):
-        kind = PermissionError if _names(error) & _CREDENTIAL_FAULTS else OSError
+        kind = PermissionError if _names(error) & _CREDENTIAL_ERRORS else OSError
     else:
         return error
     remedy = ""
     if kind is PermissionError:
         remedy = "; check the credentials and what they may do there"
-    fault = kind(f"{what} failed: {reason(error)}{remedy}")
-    fault.errno = getattr(error, "errno", None)
-    return fault
+    named = kind(f"{what} failed: {reason(error)}{remedy}")
+    named.errno = getattr(error, "errno", None)
+    return named
 
 
 def reason(error: BaseException) -> str:

@@ -1,6 +1,6 @@
 """Files on any fsspec URL: local paths, file://, s3://, gs://, az://, memory://.
 
-Retries, with jitter, stand around these calls and nowhere else, and every fault of a store leaves
+Retries, with jitter, stand around these calls and nowhere else, and every error of a storage leaves
 them as an OSError that names the URL. No call waits for ever on a connection that has gone quiet.
 A local file appears under its name only when it is complete; object stores give that by themselves.
 """
@@ -23,7 +23,7 @@ import tenacity
 from fsspec.implementations.local import LocalFileSystem
 
 from shards.storage.counters import Counters
-from shards.storage.errors import is_passing, named_fault, reason
+from shards.storage.errors import is_passing, named_error, reason
 from shards.storage.filesystems import EXTRAS, open_filesystem
 from shards.storage.filesystems import is_local as is_local
 from shards.storage.filesystems import join_url as join_url
@@ -75,10 +75,10 @@ def _with_retries(call: Callable[[], T], what: str) -> T:
         return retrying(call)
     except Exception as error:
         storage_counters.add(failures=int(is_passing(error)))
-        fault = named_fault(error, what)
-        if fault is error:
+        named = named_error(error, what)
+        if named is error:
             raise
-        raise fault from error
+        raise named from error
 
 
 def read_bytes(url: str) -> bytes:
@@ -196,7 +196,7 @@ def download_file(url: str, target: Path, size_bytes: int = -1) -> None:
     cut off and is made again.
     """
     filesystem, path = open_filesystem(url)
-    # s3fs would hold ten parts of 50 MB in memory, and a fault in one of them would lose them all;
+    # s3fs would hold ten parts of 50 MB in memory, and an error in one of them would lose them all;
     # a single stream it continues where it broke off.
     options = {"max_concurrency": 1} if EXTRAS.get(url.split("://")[0]) == "s3" else {}
 

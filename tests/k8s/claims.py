@@ -16,7 +16,7 @@ from launch import command as exit_statuses
 from launch.command import VERBS
 from pipeline.config.loading import parse_config
 from pipeline.config.schema import Config
-from pipeline.config.validation import world_size_faults
+from pipeline.config.validation import world_size_errors
 from shards.packing.records import planned_shards
 from tests.k8s.kustomization import Document
 from tests.k8s.manifests import (
@@ -199,7 +199,7 @@ def world_size_faults_of(documents: list[Document]) -> list[str]:
             nodes, workers = variables["GLCIC_NODES"], int(variables["WORKERS_PER_NODE"])
         fewest, _, most = nodes.partition(":")
         for number in range(int(fewest), int(most or fewest) + 1):
-            faults += world_size_faults(config, number * workers)
+            faults += world_size_errors(config, number * workers)
     return faults
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from launch.command import VERBS, run
-from pipeline.errors import FaultElsewhere
+from pipeline.errors import ReportedElsewhere
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,7 +65,7 @@ def test_a_fault_that_rank_0_tells_is_not_told_by_the_others(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)
-    assert run("train", raising(FaultElsewhere("rank 0 has failed")), []) == 70
+    assert run("train", raising(ReportedElsewhere("rank 0 has failed")), []) == 70
     assert capsys.readouterr().err == ""
 
 

@@ -18,7 +18,7 @@ from pipeline.exports.network_folder import load_completion_network
 from pipeline.step.training_data import training_data
 from pipeline.training.preflight import check_run
 from pipeline.training.run_state import RunState
-from pipeline.training.warm_start import hand_over_
+from pipeline.training.warm_start import warm_start_
 from tests.pipeline.weight_import.layouts import (
     MEAN,
     AuthorsLayout,
@@ -106,7 +106,7 @@ def test_a_run_starts_from_an_imported_network_by_the_fields_that_the_import_pri
     config = parse_config(mapping)
     check_run(config, world_size=1)
     state = RunState(config, Worker(), training_data(config))
-    hand_over_(state, config, Worker(), print)
+    warm_start_(state, config, Worker(), print)
     image, mask = sample()
     expected = load_completion_network(folder, "ema", torch.device("cpu"))
     network = state.completion.network.eval()

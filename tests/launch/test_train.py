@@ -127,7 +127,7 @@ def test_a_run_that_is_finite_no_more_stops_and_keeps_its_last_good_state(
     result = glcic_train(
         tmp_path, shards, *wild, "--log.every-steps", "7", "--train.skip-limit", "4"
     )
-    assert_refused(result, "of the completion network were left out up to step 7", "another --name")
+    assert_refused(result, "of the completion network were skipped up to step 7", "another --name")
     checkpoints = tmp_path / "run" / "checkpoints"
     assert max(committed_steps(str(checkpoints))) == 7
     for folder in checkpoints.glob("step-*"):

@@ -19,7 +19,7 @@ def packed(tmp_path):
 def test_a_sound_set_ends_with_status_zero_and_its_counts(packed, capsys):
     assert verify.main([str(packed)]) == 0
     output = capsys.readouterr().out
-    assert "no fault was found" in output
+    assert "no problem was found" in output
     assert "verified 6 of 6 shards" in output
     (train,) = [line for line in output.splitlines() if "train" in line]
     assert train.replace("│", " ").split()[:3] == ["train", "4", "18"]

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from shards.format.finding import Fault
+from shards.format.finding import Finding
 from shards.format.index import decode_index, encode_index
 from shards.format.manifest import load_manifest, save_manifest
 from shards.inspection.verify import verify_set
@@ -26,7 +26,7 @@ _KINDS = dict.fromkeys(("jpg", "png", "webp", "npy"), "image") | {
 SECOND = 7  # an image in the middle of that shard
 
 
-def faults_of(folder: Path, split: str = "", threads: int = 2) -> list[Fault]:
+def findings_of(folder: Path, split: str = "", threads: int = 2) -> list[Finding]:
     return list(verify_set(str(folder), split, threads))
 
 

@@ -59,8 +59,8 @@ def graph_file(data: bytes, name: str) -> GraphFile:
         raise ValueError(
             f"{name} is damaged: its property {METADATA} does not describe a network ({error!r})"
         ) from error
-    if fault := _fault(model):
-        raise ValueError(f"{name} is damaged, or was altered: {fault}")
+    if damage := _find_damage(model):
+        raise ValueError(f"{name} is damaged, or was altered: {damage}")
     return GraphFile(name, data, description, [output.name for output in model.graph.output])
 
 
@@ -79,7 +79,7 @@ def _parsed(data: bytes, name: str) -> Any:
         raise ValueError(f"{name} is no ONNX file, or not a whole one; export it again") from error
 
 
-def _fault(model: Any) -> str:
+def _find_damage(model: Any) -> str:
     from onnx import AttributeProto, TensorProto
     from onnx.checker import ValidationError, check_model
 

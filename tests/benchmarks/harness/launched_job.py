@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 
 from benchmarks.harness.launched_workers import Workers, launched_workers
-from pipeline.errors import FaultElsewhere
+from pipeline.errors import ReportedElsewhere
 
 
 def fail_on_the_second(workers: Workers) -> str:
     try:
         workers.each(lambda: 1 / (1 - workers.rank))
-    except (FaultElsewhere, ZeroDivisionError) as error:
+    except (ReportedElsewhere, ZeroDivisionError) as error:
         return f"{type(error).__name__}: {error}"
     return "nothing"
 

@@ -39,7 +39,7 @@ def test_a_failure_of_one_worker_ends_the_wait_of_all(tmp_path: Path) -> None:
     assert run(command, log, timeout_s=60) == 0, log.read_text()
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert first["ranks"] == second["ranks"] == [0, 1]
-    assert first["failure"] == "FaultElsewhere: worker 1 has failed"
+    assert first["failure"] == "ReportedElsewhere: worker 1 has failed"
     assert second["failure"] == "ZeroDivisionError: division by zero"
     assert (second["once a node"], second["on main"]) == (0, 0)
     assert second["of the launch"] == [], "what it starts must not take itself for a worker"

@@ -34,4 +34,4 @@ def test_real_steps_begin_with_an_emptied_ring_and_only_their_own_waits_count(
 
 def test_steps_of_a_worker_alone_have_no_exchange_to_leave_out(tmp_path: Path) -> None:
     config = small_config("unread", tmp_path, train={"batch_size": 2})
-    assert not MeasuredSteps(config, Worker(), (SYNTHETIC,)).can_leave_out_exchange
+    assert not MeasuredSteps(config, Worker(), (SYNTHETIC,)).can_skip_all_reduce

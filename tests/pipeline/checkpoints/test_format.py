@@ -27,7 +27,7 @@ def tensors(value: float = 1.0) -> dict[str, dict[str, torch.Tensor]]:
 
 
 def write(url: Path, *steps: int, keep: int = 9) -> None:
-    writer = CheckpointWriter(str(url), keep, announce=ignore, skip_late=False)
+    writer = CheckpointWriter(str(url), keep, log=ignore, skip_late=False)
     for step in steps:
         writer.save(step, tensors(step), {"seed": 5})
     writer.close()

@@ -66,7 +66,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     monkeypatch.setattr(MemoryFileSystem, "pipe_file", write)
     monkeypatch.setattr(storage, "ATTEMPTS", 1)  # its own pauses are tested elsewhere
     monkeypatch.setattr(retry_policy, "FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr(retry_policy, "LONGEST_PAUSE_S", 0.02)
+    monkeypatch.setattr(retry_policy, "MAX_PAUSE_S", 0.02)
     yield faulty
     faulty.answers.set()
     remove_tree(URL)
@@ -77,8 +77,8 @@ def tensors(value: float) -> dict[str, dict[str, torch.Tensor]]:
 
 
 def writer(said: list[str] | None = None, give_up_after_s: float = 60.0) -> CheckpointWriter:
-    announce = (said if said is not None else []).append
-    return CheckpointWriter(URL, 5, announce, give_up_after_s=give_up_after_s)
+    log = (said if said is not None else []).append
+    return CheckpointWriter(URL, 5, log, give_up_after_s=give_up_after_s)
 
 
 def wait_as_a_run_does(checkpoints: CheckpointWriter) -> None:
@@ -96,8 +96,8 @@ def test_while_a_store_hangs_saves_return_and_the_newest_arrives_when_it_answers
     assert store.called.wait(60)
     for step in (2, 3, 4, 5):
         checkpoints.save(step, tensors(step), {})
-        assert checkpoints.figures()["checkpoint_pending"] == 2, "copies in memory"
-    assert checkpoints.figures()["checkpoints_superseded"] == 3
+        assert checkpoints.metrics()["checkpoint_pending"] == 2, "copies in memory"
+    assert checkpoints.metrics()["checkpoints_superseded"] == 3
     assert not checkpoints.wait(0.01)
     store.answers.set()
     assert checkpoints.wait(60)
@@ -106,10 +106,11 @@ def test_while_a_store_hangs_saves_return_and_the_newest_arrives_when_it_answers
     for step in (1, 5):  # what was written while newer copies were taken is what was saved
         found = read_checkpoint(join_url(URL, step_name(step))).tensors["completion"]["weight"]
         assert torch.equal(found, tensors(step)["completion"]["weight"])
-    assert f"checkpoint {step_name(2)} was not stored in time and gives way to {step_name(3)}" in (
-        said
+    assert (
+        f"checkpoint {step_name(2)} was not stored in time and is dropped for {step_name(3)}"
+        in said
     )
-    assert checkpoints.figures()["checkpoint_pending"] == 0
+    assert checkpoints.metrics()["checkpoint_pending"] == 0
 
 
 def test_faults_that_pass_are_tried_again_and_counted(store: Store) -> None:
@@ -119,7 +120,7 @@ def test_faults_that_pass_are_tried_again_and_counted(store: Store) -> None:
     checkpoints.save(1, tensors(1), {})
     assert checkpoints.wait(60)
     assert committed_steps(URL) == [1]
-    assert checkpoints.figures()["checkpoint_failures"] == 3
+    assert checkpoints.metrics()["checkpoint_failures"] == 3
     assert sum("could not be stored, next attempt in" in line for line in said) == 3
 
 
@@ -127,14 +128,14 @@ def test_a_checkpoint_that_failed_gives_way_to_a_newer_one(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retry_policy, "FIRST_PAUSE_S", 60.0)
-    monkeypatch.setattr(retry_policy, "LONGEST_PAUSE_S", 60.0)
+    monkeypatch.setattr(retry_policy, "MAX_PAUSE_S", 60.0)
     failed = threading.Event()
 
-    def announce(message: str) -> None:
+    def log(message: str) -> None:
         if "next attempt" in message:
             failed.set()
 
-    checkpoints = CheckpointWriter(URL, 5, announce)
+    checkpoints = CheckpointWriter(URL, 5, log)
     store.errors = [OSError(errno.EIO, "reset")]
     checkpoints.save(1, tensors(1), {})
     assert failed.wait(60)
@@ -174,7 +175,7 @@ def test_what_waiting_does_not_mend_is_raised_at_once(store: Store, error: OSErr
     checkpoints.save(1, tensors(1), {})
     with pytest.raises(OSError, match="a checkpoint could not be written to memory://slow"):
         checkpoints.wait(60)
-    assert checkpoints.figures()["checkpoint_failures"] == 1
+    assert checkpoints.metrics()["checkpoint_failures"] == 1
 
 
 def test_of_the_writes_of_a_file_that_waits_only_the_newest_is_made(store: Store) -> None:

@@ -9,7 +9,7 @@ import yaml
 
 from pipeline.config.loading import config_mapping, parse_config
 from pipeline.config.schema import Config
-from pipeline.config.validation import world_size_faults
+from pipeline.config.validation import world_size_errors
 from shards.format.recipe import MaskRecipe, StrokeRecipe
 from shards.reading.fresh_holes import WeightedMasks
 from shards.sampling.mixture import WeightedSet
@@ -162,8 +162,8 @@ def test_a_configuration_cannot_be_changed() -> None:
 
 def test_a_world_size_that_does_not_divide_the_batch_is_refused_with_those_that_do() -> None:
     config = parse_config({"train": {"batch_size": 12}})
-    assert world_size_faults(config, 4) == []
-    (fault,) = world_size_faults(config, 5)
+    assert world_size_errors(config, 4) == []
+    (fault,) = world_size_errors(config, 5)
     assert "train.batch_size is 12" in fault
     assert "by 5 workers" in fault
     assert "1, 2, 3, 4, 6, 12" in fault
@@ -201,8 +201,8 @@ def test_a_preset_is_valid_and_its_header_is_a_contract(path: Path) -> None:
 
 def test_micro_batches_must_divide_a_workers_share_of_the_batch() -> None:
     config = parse_config({"train": {"batch_size": 96, "micro_batch_size": 12}})
-    assert world_size_faults(config, 4) == []
-    assert world_size_faults(config, 8) == []
-    (fault,) = world_size_faults(config, 16)
+    assert world_size_errors(config, 4) == []
+    assert world_size_errors(config, 8) == []
+    (fault,) = world_size_errors(config, 16)
     assert "train.micro_batch_size is 12" in fault
     assert "use one of 1, 2, 3, 6, or 0" in fault

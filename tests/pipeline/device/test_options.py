@@ -14,7 +14,7 @@ from pipeline.config.run_identity import config_digest
 from pipeline.config.schema import Config
 from pipeline.device import compilation
 from pipeline.device.compilation import require_compiler
-from pipeline.device.options import require_usable, set_float32_precision, with_switches
+from pipeline.device.options import apply_options, require_usable, set_float32_precision
 from pipeline.engines.ddp import Worker
 from pipeline.engines.start import start_worker
 from pipeline.evaluation.batch_norm_recalibration import recalibrated
@@ -23,7 +23,7 @@ from pipeline.networks.glcic import CompletionNetwork
 from pipeline.networks.plain_copy import plain_copy
 from pipeline.networks.registry import build_completion, build_discriminator
 from pipeline.training.averaged_weights import AveragedNetwork
-from pipeline.training.dilation_choice import settle_dilation_
+from pipeline.training.dilation_choice import choose_dilation_
 from pipeline.training.resume import resume_
 from pipeline.training.run_state import RunState
 from shards.sampling.mixture import Mixture, WeightedSet
@@ -47,7 +47,7 @@ def config_with(section: str, **values: object) -> Config:
     ("config", "device", "world_size", "reason"),
     [
         (config_with("parallel", sync_batch_norm=True), CPU, 2, r"sync_batch_norm .*runs on CUDA"),
-        (config_with("train", cuda_graphs=True), CPU, 1, "no CUDA graphs on the CPU"),
+        (config_with("train", cuda_graphs=True), CPU, 1, "CUDA graphs need a GPU"),
         (config_with("train", cuda_graphs=True), CUDA, 2, "with 2 workers the reducer decides"),
     ],
 )
@@ -149,7 +149,7 @@ def test_synchronised_batch_norm_replaces_every_other_and_keeps_the_names() -> N
     config = config_without_data()
     for network in (build_completion(config), build_discriminator(config)):
         names, count = list(network.state_dict()), num_of(nn.BatchNorm2d, network)
-        changed = with_switches(network, synchronised(config))
+        changed = apply_options(network, synchronised(config))
         assert changed is network
         assert num_of(nn.SyncBatchNorm, network) == count > 0
         assert num_of(nn.BatchNorm2d, network) == 0
@@ -160,7 +160,7 @@ def test_averages_recalibrated_networks_and_exports_are_plain_and_equal(tmp_path
     config = config_without_data()
     network = build_completion(config)
     plain = copy.deepcopy(network)
-    with_switches(network, synchronised(config))
+    apply_options(network, synchronised(config))
     network.dilation = "space_to_batch"
     average = AveragedNetwork(network, decay=0.5)
     average.update_(network, num_updates=3)
@@ -187,7 +187,7 @@ def test_a_copy_of_a_compiled_network_is_not_compiled(monkeypatch: pytest.Monkey
     compiling = dataclasses.replace(config.train, compile=True)
     network = build_discriminator(config)
     names = list(network.state_dict())
-    with_switches(network, dataclasses.replace(config, train=compiling))
+    apply_options(network, dataclasses.replace(config, train=compiling))
     assert list(network.state_dict()) == names
     inputs = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 16, 16)
     plain_copy(network)(*inputs)
@@ -251,7 +251,7 @@ def test_auto_takes_what_was_faster_and_says_both_times(
     monkeypatch.setattr("pipeline.training.dilation_choice._seconds", seconds)
     config = with_dilation(config_without_data(), "auto")
     network, said = build_completion(config), []
-    settle_dilation_(network, config, Worker(), None, said.append)
+    choose_dilation_(network, config, Worker(), None, said.append)
     assert network.dilation == faster
     assert f"dilated layers: {faster}, the faster" in said[0]
     assert f"{faster} 2 ms" in said[0]
@@ -264,7 +264,7 @@ def test_timing_leaves_the_network_and_the_random_numbers_as_they_are() -> None:
     network = build_completion(config)
     assert isinstance(network, CompletionNetwork)
     before, numbers = copy.deepcopy(network.state_dict()), torch.get_rng_state()
-    settle_dilation_(network, config, Worker(), None, lambda line: None)
+    choose_dilation_(network, config, Worker(), None, lambda line: None)
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     assert all(parameter.grad is None for parameter in network.parameters())
     assert torch.equal(torch.get_rng_state(), numbers)

@@ -108,7 +108,7 @@ class Trial:
         self._data = training_data(config)
         self._schedule = resolve_schedule(config.schedule, 1)
         self.state = RunState(config, self.worker, self._data)
-        self.step = resume_(self.state, config, self._data, self.worker, say=print)
+        self.step = resume_(self.state, config, self._data, self.worker, log=print)
         self._training_step = TrainingStep(
             self.state.completion, self.state.discriminator, config.loss,
             config.discriminator.local_size, self.worker, config.train.micro_batch_size,

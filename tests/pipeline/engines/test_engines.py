@@ -12,12 +12,12 @@ import torch
 import yaml
 
 from pipeline.checkpoints.format import committed_steps, read_checkpoint, step_name
-from pipeline.config.engine_validation import launcher_faults
+from pipeline.config.engine_validation import launcher_errors
 from pipeline.config.loading import parse_config
 from pipeline.config.run_identity import config_digest
 from pipeline.config.schema import Config
 from pipeline.engines.ddp import Worker
-from pipeline.engines.deepspeed_settings import SHIPPED, deepspeed_file_faults, deepspeed_settings
+from pipeline.engines.deepspeed_settings import SHIPPED, deepspeed_file_errors, deepspeed_settings
 from pipeline.training.preflight import check_run
 from tests.pipeline.engines.engine_results import (
     TOLERANCE,
@@ -213,9 +213,9 @@ def test_what_accelerate_launch_was_told_otherwise_is_refused(
         "ACCELERATE_DYNAMO_BACKEND": "NO",
         "ACCELERATE_USE_DEEPSPEED": "false",
     }
-    assert launcher_faults(Config(), told) == []
-    assert launcher_faults(Config(), {"ACCELERATE_MIXED_PRECISION": "bf16"}) == []
-    (fault,) = launcher_faults(Config(), told | {f"ACCELERATE_{name}": value})
+    assert launcher_errors(Config(), told) == []
+    assert launcher_errors(Config(), {"ACCELERATE_MIXED_PRECISION": "bf16"}) == []
+    (fault,) = launcher_errors(Config(), told | {f"ACCELERATE_{name}": value})
     assert part in fault
     assert value.lower() in fault or name.removeprefix("USE_") in fault
 
@@ -238,7 +238,7 @@ def test_a_deepspeed_file_may_not_change_what_is_computed(
 ) -> None:
     file = tmp_path / "deepspeed.json"
     file.write_text(json.dumps(content))
-    (fault,) = deepspeed_file_faults(deepspeed_config(parallel={"deepspeed_config": str(file)}))
+    (fault,) = deepspeed_file_errors(deepspeed_config(parallel={"deepspeed_config": str(file)}))
     assert part in fault
     assert str(file) in fault
 
@@ -246,9 +246,9 @@ def test_a_deepspeed_file_may_not_change_what_is_computed(
 def test_a_deepspeed_file_that_is_missing_or_broken_is_named(tmp_path: Path) -> None:
     file = tmp_path / "deepspeed.json"
     config = deepspeed_config(parallel={"deepspeed_config": str(file)})
-    assert "cannot be read: No such file" in deepspeed_file_faults(config)[0]
+    assert "cannot be read: No such file" in deepspeed_file_errors(config)[0]
     file.write_text("{")
-    assert "is not JSON" in deepspeed_file_faults(config)[0]
+    assert "is not JSON" in deepspeed_file_errors(config)[0]
 
 
 def test_a_deepspeed_file_may_tune_the_rest(tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_a_deepspeed_file_may_tune_the_rest(tmp_path: Path) -> None:
     file.write_text('{"zero_optimization": {"reduce_bucket_size": 1000}}')
     parallel = {"deepspeed_config": str(file), "zero_stage": 2}
     config = deepspeed_config(parallel=parallel, train={"precision": "bf16"})
-    assert deepspeed_file_faults(config) == []
+    assert deepspeed_file_errors(config) == []
     settings = deepspeed_settings(config, samples_per_worker=6)
     assert settings["zero_optimization"] == {"reduce_bucket_size": 1000, "stage": 2}
     assert settings["gradient_clipping"] == 0.0
@@ -268,7 +268,7 @@ def test_a_deepspeed_file_may_tune_the_rest(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stage", [0, 1, 2])
 def test_the_deepspeed_files_that_ship_are_used(stage: int) -> None:
     config = deepspeed_config(parallel={"zero_stage": stage})
-    assert deepspeed_file_faults(config) == []
+    assert deepspeed_file_errors(config) == []
     shipped = json.loads((SHIPPED / f"zero-{stage}.json").read_text())
     assert deepspeed_settings(config, 6)["zero_optimization"] == shipped["zero_optimization"]
 

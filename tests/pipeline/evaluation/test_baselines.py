@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from skimage import data
 
-from pipeline.config.baseline_names import BASELINE_NAMES, baseline_name_faults
+from pipeline.config.baseline_names import BASELINE_NAMES, baseline_name_errors
 from pipeline.evaluation.baselines import baselines_left_out, classic_baselines, membrane
 
 AVAILABLE = list(classic_baselines((0.2, 0.4, 0.6)))
@@ -135,10 +135,10 @@ class Xphoto:
     ],
 )
 def test_a_name_that_no_method_has_is_refused(names: list[str], fault: str) -> None:
-    (found,) = baseline_name_faults(names)
+    (found,) = baseline_name_errors(names)
     assert fault in found
 
 
 def test_every_name_has_a_method_or_a_reason_why_not() -> None:
     assert set(BASELINE_NAMES) == {*AVAILABLE, *baselines_left_out(BASELINE_NAMES)}
-    assert baseline_name_faults(BASELINE_NAMES) == []
+    assert baseline_name_errors(BASELINE_NAMES) == []

@@ -1,4 +1,4 @@
-"""Ranks that hang, die, run out of memory or see a NaN, by real torchrun jobs."""
+"""ProcessGroup that hang, die, run out of memory or see a NaN, by real torchrun jobs."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 import torch.distributed as dist
 
-from pipeline.errors import FaultElsewhere
+from pipeline.errors import ReportedElsewhere
 from pipeline.failures.lost_ranks import lost_ranks_named
 
 GLOO = "[/x/third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [::1]:12. Hm"
@@ -25,7 +25,8 @@ def test_the_error_of_an_exchange_becomes_one_sentence(error: Exception, reason:
 
 
 @pytest.mark.parametrize(
-    "error", [FaultElsewhere("rank 0 has failed"), RuntimeError("shapes differ"), ValueError("no")]
+    "error",
+    [ReportedElsewhere("rank 0 has failed"), RuntimeError("shapes differ"), ValueError("no")],
 )
 def test_other_errors_stay_what_they_are(error: Exception) -> None:
     with pytest.raises(type(error)) as caught, lost_ranks_named(3):

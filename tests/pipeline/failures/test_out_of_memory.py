@@ -15,8 +15,8 @@ def config(**train: object) -> Config:
 
 
 def message(config: Config, worker: Worker, error: BaseException) -> str:
-    player = worker.player("completion", build_completion(config), OptimizerConfig())
-    return str(out_of_memory(error, "step 3 (joint)", config, worker, [player]))
+    trainable = worker.trainable("completion", build_completion(config), OptimizerConfig())
+    return str(out_of_memory(error, "step 3 (joint)", config, worker, [trainable]))
 
 
 def test_what_the_allocators_say_is_told_from_other_errors() -> None:
@@ -61,7 +61,7 @@ def test_on_a_gpu_the_account_holds_its_memory() -> None:
     with pytest.raises(torch.OutOfMemoryError) as caught:
         torch.empty(1 << 50, dtype=torch.uint8, device=device)
     network = build_completion(config()).to(device)
-    player = worker.player("completion", network, OptimizerConfig())
-    told = str(out_of_memory(caught.value, "step 3 (joint)", config(), worker, [player]))
+    trainable = worker.trainable("completion", network, OptimizerConfig())
+    told = str(out_of_memory(caught.value, "step 3 (joint)", config(), worker, [trainable]))
     for part in ("GPU memory:", "allocated", "reserved", torch.cuda.get_device_name(device)):
         assert part in told

@@ -56,7 +56,7 @@ HEALTHY = {
 
 
 @dataclass(frozen=True)
-class Fault:
+class Finding:
     """`series` take the place of healthy ones; those of `gone` are not there."""
 
     alert: str
@@ -80,17 +80,17 @@ _STOPPED = {
 }
 
 FAULTS = [
-    Fault("GlcicTrainingStalled", _STOPPED, severity="critical"),
-    Fault(
+    Finding("GlcicTrainingStalled", _STOPPED, severity="critical"),
+    Finding(
         "GlcicTrainerAbsent", {}, {"namespace": "lab"}, "critical", gone="glcic_train",
     ),
-    Fault(
+    Finding(
         "GlcicTrainerLost",
         {**_STOPPED, f"glcic_metrics_timestamp_seconds{{{RUN}}}": until_half_an_hour(60)},
         severity="critical",
         name="what a node exporter still shows of it",
     ),
-    Fault(
+    Finding(
         "GlcicTrainingFailed",
         {
             **_STOPPED,
@@ -99,34 +99,34 @@ FAULTS = [
         },
         severity="critical",
     ),
-    Fault(
+    Finding(
         "GlcicLossNonFinite",
         {f'glcic_train_skipped_updates_total{{{RUN}, network="completion"}}': growing(1)},
         {"namespace": "lab", "run": "places", "network": "completion"},
         "critical",
     ),
-    Fault(
+    Finding(
         "GlcicCheckpointStale", {f"glcic_checkpoint_last_success_step{{{RUN}}}": constant(0)}
     ),
-    Fault(
+    Finding(
         "GlcicCheckpointFailing",
         {f"glcic_checkpoint_failures_total{{{RUN}}}": f"{constant(0, 100)} {constant(1, 20)}"},
     ),
-    Fault(
+    Finding(
         "GlcicDataStarved",
         {f'glcic_train_data_wait_seconds_sum{{{RUN}, phase="joint"}}': growing(12)},
     ),
-    Fault(
+    Finding(
         "GlcicDataDamaged",
         {f"glcic_data_damaged_samples_total{{{RUN}}}": f"{constant(0, 80)} {constant(2, 40)}"},
         name="a sample",
     ),
-    Fault(
+    Finding(
         "GlcicDataDamaged",
         {f"glcic_data_unreadable_shards_total{{{RUN}}}": f"{constant(0, 80)} {constant(1, 40)}"},
         name="a shard",
     ),
-    Fault(
+    Finding(
         "GlcicThroughputDrop",
         {
             f'glcic_train_images_per_second{{{RUN}, phase="joint"}}': (
@@ -135,11 +135,11 @@ FAULTS = [
         },
         {"namespace": "lab", "run": "places", "phase": "joint"},
     ),
-    Fault(
+    Finding(
         "GlcicDiscriminatorSaturated",
         {f'glcic_train_discriminator_accuracy_ratio{{{RUN}, side="fake"}}': constant(1)},
     ),
-    Fault(
+    Finding(
         "GlcicRestartLoop",
         {
             f"glcic_train_start_timestamp_seconds{{{RUN}}}": " ".join(
@@ -147,7 +147,7 @@ FAULTS = [
             )
         },
     ),
-    Fault(
+    Finding(
         "GlcicGpuXid",
         {
             'DCGM_FI_DEV_XID_ERRORS{namespace="lab", pod="glcic-train-0-x", gpu="3"}': (
@@ -157,12 +157,12 @@ FAULTS = [
         {"namespace": "lab", "pod": "glcic-train-0-x", "gpu": "3"},
         "critical",
     ),
-    Fault(
+    Finding(
         "GlcicPackIndexFailed",
         {'kube_job_status_failed{namespace="lab", job_name="glcic-pack"}': constant(1)},
         {"namespace": "lab", "job_name": "glcic-pack"},
     ),
-    Fault(
+    Finding(
         "GlcicPackStalled",
         {f"glcic_pack_done_images{{{PACK}}}": until_half_an_hour(160)},
         {"namespace": "lab", "run": "set", "host": "pack-0", "instance": "10.0.0.2:9464"},

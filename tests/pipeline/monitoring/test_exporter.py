@@ -12,7 +12,7 @@ import pytest
 from launch import pack
 from pipeline.config.loading import parse_config
 from pipeline.config.schema import TelemetryConfig
-from pipeline.config.telemetry_validation import local_telemetry_faults
+from pipeline.config.telemetry_validation import local_telemetry_errors
 from pipeline.monitoring.exporter import Exporter
 from pipeline.monitoring.metric_definitions import TRAINING
 from pipeline.monitoring.registry import MetricSet
@@ -41,12 +41,12 @@ def test_the_port_is_served_while_the_run_lasts_and_free_afterwards() -> None:
     with exporter(config):
         text = urllib.request.urlopen(url, timeout=10).read().decode()
     assert "glcic_train_step{" in text
-    assert not local_telemetry_faults(config)
+    assert not local_telemetry_errors(config)
 
 
 def test_a_port_in_use_is_refused_by_the_name_of_its_setting(taken_port: int) -> None:
     config = TelemetryConfig(port=taken_port, address="127.0.0.1")
-    (fault,) = local_telemetry_faults(config)
+    (fault,) = local_telemetry_errors(config)
     assert fault.startswith(f"telemetry.port is {taken_port}")
     with pytest.raises(OSError, match=rf"telemetry\.port is {taken_port}"), exporter(config):
         pass
@@ -56,12 +56,12 @@ def test_only_the_first_worker_of_a_node_tries_the_port(
     taken_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert not local_telemetry_faults(TelemetryConfig(port=taken_port, address="127.0.0.1"))
+    assert not local_telemetry_errors(TelemetryConfig(port=taken_port, address="127.0.0.1"))
 
 
 def test_a_textfile_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    (fault,) = local_telemetry_faults(TelemetryConfig(textfile_folder=str(tmp_path / "file")))
+    (fault,) = local_telemetry_errors(TelemetryConfig(textfile_folder=str(tmp_path / "file")))
     assert fault.startswith("telemetry.textfile_folder is")
 
 

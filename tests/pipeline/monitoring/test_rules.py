@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from pipeline.monitoring.metric_definitions import PACKING, TRAINING
-from tests.pipeline.monitoring.alert_cases import FAULTS, HEALTHY, QUIET, Fault
+from tests.pipeline.monitoring.alert_cases import FAULTS, HEALTHY, QUIET, Finding
 from tests.pipeline.monitoring.manifests import ROOT, alerts, metrics_of, rules, rules_file
 
 EXPORTED = {metric.name: metric for metric in (*TRAINING, *PACKING)}
@@ -66,7 +66,7 @@ def test_promtool_accepts_the_rules(tmp_path: Path) -> None:
 
 @needs_promtool
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.alert} {fault.name}".strip())
-def test_a_fault_sets_off_its_alert_and_no_other(fault: Fault, tmp_path: Path) -> None:
+def test_a_fault_sets_off_its_alert_and_no_other(fault: Finding, tmp_path: Path) -> None:
     firing = {"exp_labels": {**fault.labels, "severity": fault.severity}}
     check(tmp_path, fault.all_series(), {fault.alert: [firing]})
 

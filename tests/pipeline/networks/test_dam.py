@@ -8,7 +8,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.config.schema import CompletionConfig
-from pipeline.networks.dam import PREFIX, AttentionCompletionNetwork, with_fresh_attention
+from pipeline.networks.dam import PREFIX, AttentionCompletionNetwork, with_new_attention
 from pipeline.networks.glcic import CompletionNetwork
 
 NARROW = CompletionConfig(kind="dam", width=8)
@@ -82,7 +82,7 @@ def pair(width: int = 64) -> tuple[CompletionNetwork, AttentionCompletionNetwork
     config = CompletionConfig(width=width)
     plain = CompletionNetwork(config)
     attentive = AttentionCompletionNetwork(dataclasses.replace(config, kind="dam"))
-    attentive.load_state_dict(with_fresh_attention(attentive, plain.state_dict()))
+    attentive.load_state_dict(with_new_attention(attentive, plain.state_dict()))
     return plain, attentive
 
 
@@ -197,7 +197,7 @@ def test_the_authors_form_has_a_fourth_map_at_the_outputs_scale() -> None:
 def test_a_network_takes_over_one_without_blocks_and_has_the_authors_to_learn() -> None:
     plain, _ = pair(width=8)
     attentive = AttentionCompletionNetwork(AUTHORS)
-    attentive.load_state_dict(with_fresh_attention(attentive, plain.state_dict()))
+    attentive.load_state_dict(with_new_attention(attentive, plain.state_dict()))
     for name, tensor in plain.state_dict().items():
         assert torch.equal(attentive.state_dict()[name], tensor), name
     with torch.no_grad():
@@ -209,7 +209,7 @@ def test_fresh_joins_without_maps_go_on_where_the_network_was_to_the_bit() -> No
     plain, _ = pair(width=8)
     config = dataclasses.replace(NARROW, attention_maps="zero")
     joins = AttentionCompletionNetwork(config)
-    joins.load_state_dict(with_fresh_attention(joins, plain.state_dict()))
+    joins.load_state_dict(with_new_attention(joins, plain.state_dict()))
     assert torch.equal(plain(*sample()), joins(*sample()))
 
 

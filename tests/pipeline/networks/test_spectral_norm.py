@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from pipeline.config.schema import OptimizerConfig
-from pipeline.distributed.trainable import Player
+from pipeline.distributed.trainable import TrainableNetwork
 from pipeline.engines.ddp import Worker
 from pipeline.networks.spectral_norm import SpectralConvolution, without_spectral_norm
 
@@ -27,14 +27,14 @@ def features(count: int = 2) -> Tensor:
     return torch.rand(count, 6, 5, 7, generator=torch.Generator().manual_seed(1))
 
 
-def player_of(conv: SpectralConvolution) -> Player:
-    return Worker().player("completion", conv, OptimizerConfig())
+def player_of(conv: SpectralConvolution) -> TrainableNetwork:
+    return Worker().trainable("completion", conv, OptimizerConfig())
 
 
-def train_a_step(player: Player, parts: list[Tensor]) -> None:
-    for part in player.micro_batches(parts):
-        player.backward_(player(part).square().mean())
-    player.update_()
+def train_a_step(trainable: TrainableNetwork, parts: list[Tensor]) -> None:
+    for part in trainable.micro_batches(parts):
+        trainable.backward_(trainable(part).square().mean())
+    trainable.update_()
 
 
 def test_forwards_that_train_bring_the_kernels_norm_to_one() -> None:

@@ -53,14 +53,14 @@ def trajectory(device: torch.device) -> Iterator[tuple[int, Phase, dict[str, flo
     completion = build_completion(config).to(device)
     discriminator = build_discriminator(config).to(device)
     training_step = TrainingStep(
-        worker.player("completion", completion, config.completion_optimizer),
-        worker.player("discriminator", discriminator, config.discriminator_optimizer),
+        worker.trainable("completion", completion, config.completion_optimizer),
+        worker.trainable("discriminator", discriminator, config.discriminator_optimizer),
         config.loss, config.discriminator.local_size, worker,
     )  # fmt: skip
     for step, phase in enumerate(PHASES):
-        figures = training_step(phase, _batch(step, device))
-        assert not any(value for name, value in figures.items() if name.endswith("_skipped"))
-        values = {n: v.item() for n, v in figures.items() if not n.endswith("_skipped")}
+        metrics = training_step(phase, _batch(step, device))
+        assert not any(value for name, value in metrics.items() if name.endswith("_skipped"))
+        values = {n: v.item() for n, v in metrics.items() if not n.endswith("_skipped")}
         yield step, phase, values
 
 
@@ -83,13 +83,13 @@ def _batch(step: int, device: torch.device) -> TrainingBatch:
 
 def lines(device: torch.device = _CPU) -> Iterator[str]:
     for step, phase, values in trajectory(device):
-        figures = " ".join(f"{name}={value:.9g}" for name, value in sorted(values.items()))
-        yield f"{step} {phase.value} {figures}"
+        metrics = " ".join(f"{name}={value:.9g}" for name, value in sorted(values.items()))
+        yield f"{step} {phase.value} {metrics}"
 
 
 def parsed(line: str) -> tuple[int, str, dict[str, float]]:
-    step, phase, *figures = line.split()
-    pairs = (figure.split("=") for figure in figures)
+    step, phase, *metrics = line.split()
+    pairs = (figure.split("=") for figure in metrics)
     return int(step), phase, {name: float(value) for name, value in pairs}
 
 

@@ -10,7 +10,7 @@ import torch
 
 from pipeline.config.schedule import Phase
 from pipeline.step.cuda_graph_step import GraphedStep
-from pipeline.step.training_step import Figures, TrainingBatch
+from pipeline.step.training_step import StepMetrics, TrainingBatch
 
 
 class StandInStream:
@@ -18,19 +18,19 @@ class StandInStream:
 
 
 class StandInGraph:
-    """Remembers the recorded step's figures, and on replay computes them where they lie."""
+    """Remembers the recorded step's metrics, and on replay computes them where they lie."""
 
     recorded = 0
 
     def replay(self) -> None:
-        self.figures.copy_(torch.stack([self.inputs.images.mean(), self.inputs.masks.mean()]))
+        self.metrics.copy_(torch.stack([self.inputs.images.mean(), self.inputs.masks.mean()]))
 
 
 class CountingStep:
     def __init__(self) -> None:
         self.batches: list[TrainingBatch] = []
 
-    def __call__(self, phase: Phase, batch: TrainingBatch) -> Figures:
+    def __call__(self, phase: Phase, batch: TrainingBatch) -> StepMetrics:
         self.batches.append(batch)
         return {"images": batch.images.mean(), "masks": batch.masks.mean()}
 
@@ -41,10 +41,10 @@ def graphed(monkeypatch: pytest.MonkeyPatch) -> GraphedStep:
     def recording(graph: StandInGraph, **_: object) -> Iterator[None]:
         stack = torch.stack
 
-        def stacking(figures: list[torch.Tensor]) -> torch.Tensor:
-            graph.figures = torch.full_like(stack(figures), torch.nan)  # nothing is computed
+        def stacking(metrics: list[torch.Tensor]) -> torch.Tensor:
+            graph.metrics = torch.full_like(stack(metrics), torch.nan)  # nothing is computed
             graph.inputs = step.batches[-1]
-            return graph.figures
+            return graph.metrics
 
         monkeypatch.setattr(torch, "stack", stacking)
         yield

@@ -33,11 +33,11 @@ def test_the_losses_of_all_three_phases_are_those_that_were_kept() -> None:
     kept = [parsed(line) for line in GOLDEN.read_text().splitlines()]
     now = [parsed(line) for line in lines()]
     assert [(step, phase) for step, phase, _ in now] == [(s, p) for s, p, _ in kept]
-    for (step, _, figures), (_, _, expected) in zip(now, kept, strict=True):
-        assert figures.keys() == expected.keys()
+    for (step, _, metrics), (_, _, expected) in zip(now, kept, strict=True):
+        assert metrics.keys() == expected.keys()
         for name, value in expected.items():
             tolerance = _NORM_TOLERANCE if name.endswith("_norm") else _LOSS_TOLERANCE
-            assert figures[name] == pytest.approx(value, rel=tolerance), f"{name} at step {step}"
+            assert metrics[name] == pytest.approx(value, rel=tolerance), f"{name} at step {step}"
 
 
 @pytest.mark.slow

@@ -147,7 +147,7 @@ def test_figures_count_the_pixels_of_the_mask_and_not_of_its_boxes(shards: str) 
         def forward(self, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
             return torch.where(mask > 0.5, 1 - image, image)
 
-    figures = evaluate(WrongInTheMask(), shards, Measuring(CPU), baselines=(), blend=False).methods[
+    metrics = evaluate(WrongInTheMask(), shards, Measuring(CPU), baselines=(), blend=False).methods[
         "glcic"
     ]
     errors = []
@@ -156,8 +156,8 @@ def test_figures_count_the_pixels_of_the_mask_and_not_of_its_boxes(shards: str) 
         images = batch.images.astype(np.float64) / 255
         for image, mask in zip(images, expected[batch.samples], strict=True):
             errors.append(((1 - 2 * image[mask]) ** 2).mean())
-    assert figures["hole_mse"] == pytest.approx(np.mean(errors), rel=1e-3)
-    assert figures["known_mse_of_raw"] == pytest.approx(0, abs=1e-12)
+    assert metrics["hole_mse"] == pytest.approx(np.mean(errors), rel=1e-3)
+    assert metrics["known_mse_of_raw"] == pytest.approx(0, abs=1e-12)
 
 
 def test_recalibration_reads_them_too(config: Config) -> None:

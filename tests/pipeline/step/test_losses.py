@@ -11,9 +11,9 @@ from pipeline.step.losses import (
     balanced_alpha,
     discriminator_loss,
     error_map,
+    gradient_penalty,
     map_loss,
     reconstruction_loss,
-    slope_penalty,
 )
 
 KINDS = ["masked", "global", "hole_and_known"]
@@ -155,7 +155,7 @@ def test_a_smoothed_label_is_cross_entropy_against_that_label() -> None:
 def test_the_slope_penalty_is_half_the_squared_slope_at_the_real_images() -> None:
     images = torch.rand(4, 3, 2, 2, requires_grad=True)
     weight = torch.rand(3, 2, 2, requires_grad=True)
-    penalty = slope_penalty((images * weight).sum(dim=(1, 2, 3)), images)
+    penalty = gradient_penalty((images * weight).sum(dim=(1, 2, 3)), images)
     torch.testing.assert_close(penalty, weight.square().sum() / 2)
     penalty.backward()
     torch.testing.assert_close(weight.grad, weight.detach())

@@ -23,7 +23,7 @@ from pipeline.config.schedule import Phase
 from pipeline.config.schema import Config, OptimizerConfig
 from pipeline.device import compilation
 from pipeline.device.compilation import require_compiler
-from pipeline.device.options import set_float32_precision, with_switches
+from pipeline.device.options import apply_options, set_float32_precision
 from pipeline.distributed.batch_norm_statistics import running_statistics
 from pipeline.engines.ddp import Worker
 from pipeline.networks.kernels import winograd
@@ -31,7 +31,7 @@ from pipeline.networks.kernels.space_to_batch import SPACE_TO_BATCH
 from pipeline.networks.kernels.winograd import WINOGRAD
 from pipeline.networks.registry import build_completion, build_discriminator
 from pipeline.step.cuda_graph_step import GraphedStep
-from pipeline.step.training_step import Figures, TrainingBatch, TrainingStep
+from pipeline.step.training_step import StepMetrics, TrainingBatch, TrainingStep
 from tests.pipeline.step.test_training_step import small_config, training_batch
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -97,21 +97,21 @@ ON_A_GPU = [
 class Result:
     """By phase: the losses of its steps, and what stands in both networks after it."""
 
-    losses: dict[Phase, list[Figures]]
+    losses: dict[Phase, list[StepMetrics]]
     networks: dict[Phase, dict[str, Tensor]]
 
 
 def contents(step: TrainingStep) -> dict[str, Tensor]:
     """All parameters of a network as one vector, and its running statistics; float64, in rows."""
     vectors = {}
-    for player in (step.completion, step.discriminator):
+    for trainable in (step.completion, step.discriminator):
         tensors = {
-            "weights": list(player.network.parameters()),
-            "statistics": running_statistics(player.network),
+            "weights": list(trainable.network.parameters()),
+            "statistics": running_statistics(trainable.network),
         }
         for kind, parts in tensors.items():
             flat = [part.detach().contiguous().flatten() for part in parts]
-            vectors[f"{player.name} {kind}"] = torch.cat(flat).double().cpu()
+            vectors[f"{trainable.name} {kind}"] = torch.cat(flat).double().cpu()
     return vectors
 
 
@@ -135,12 +135,12 @@ def step_of(config: Config, worker: Worker) -> TrainingStep:
     completion, discriminator = build_completion(config), build_discriminator(config)
     completion.dilation = config.train.dilation
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
-    players = []
+    trainables = []
     for name, network in (("completion", completion), ("discriminator", discriminator)):
         network.to(device=worker.device, memory_format=layout)
-        network = with_switches(network, config)
-        players.append(worker.player(name, network, getattr(config, f"{name}_optimizer")))
-    return TrainingStep(*players, config.loss, config.discriminator.local_size, worker)
+        network = apply_options(network, config)
+        trainables.append(worker.trainable(name, network, getattr(config, f"{name}_optimizer")))
+    return TrainingStep(*trainables, config.loss, config.discriminator.local_size, worker)
 
 
 def trained(
@@ -154,10 +154,10 @@ def trained(
         result.losses[phase] = []
         for number in range(steps):
             batch = on_device(training_batch(number + 100 * worker.rank), worker.device)
-            figures = taking(phase, batch)
-            assert not any(figures[name] for name in figures if name.endswith("_skipped"))
-            kept = [name for name in LOSSES if name in figures]
-            result.losses[phase].append({name: figures[name].cpu() for name in kept})
+            metrics = taking(phase, batch)
+            assert not any(metrics[name] for name in metrics if name.endswith("_skipped"))
+            kept = [name for name in LOSSES if name in metrics]
+            result.losses[phase].append({name: metrics[name].cpu() for name in kept})
         result.networks[phase] = contents(step)
     return result
 

@@ -3,36 +3,36 @@ from __future__ import annotations
 import torch
 
 from pipeline.engines.ddp import Worker
-from pipeline.step.running_means import RunningFigures
+from pipeline.step.running_means import MetricAverager
 
 
 def test_a_figure_is_the_mean_over_the_steps_that_had_it() -> None:
-    figures = RunningFigures(Worker(), batch_size=4)
-    figures.add({"reconstruction": torch.tensor(1.0)})
-    figures.add({"reconstruction": torch.tensor(3.0), "adversarial": torch.tensor(5.0)})
-    values = figures.reduce()
+    metrics = MetricAverager(Worker(), batch_size=4)
+    metrics.add({"reconstruction": torch.tensor(1.0)})
+    metrics.add({"reconstruction": torch.tensor(3.0), "adversarial": torch.tensor(5.0)})
+    values = metrics.reduce()
     assert values["reconstruction"] == 2.0
     assert values["adversarial"] == 5.0
     assert values["images_per_second"] > 0
 
 
 def test_after_a_record_everything_starts_anew() -> None:
-    figures = RunningFigures(Worker(), batch_size=4)
-    figures.add({"reconstruction": torch.tensor(1.0)})
-    figures.reduce()
-    figures.add({"reconstruction": torch.tensor(9.0)})
-    assert figures.reduce()["reconstruction"] == 9.0
+    metrics = MetricAverager(Worker(), batch_size=4)
+    metrics.add({"reconstruction": torch.tensor(1.0)})
+    metrics.reduce()
+    metrics.add({"reconstruction": torch.tensor(9.0)})
+    assert metrics.reduce()["reconstruction"] == 9.0
 
 
 def test_batches_pass_through_in_their_order() -> None:
-    figures = RunningFigures(Worker(), batch_size=4)
-    assert list(figures.timed(range(3))) == [0, 1, 2]
+    metrics = MetricAverager(Worker(), batch_size=4)
+    assert list(metrics.timed(range(3))) == [0, 1, 2]
 
 
 def test_a_value_that_is_not_finite_counts_in_no_mean() -> None:
-    figures = RunningFigures(Worker(), batch_size=4)
+    metrics = MetricAverager(Worker(), batch_size=4)
     for value in (1.0, float("nan"), 5.0):
-        figures.add({"reconstruction": torch.tensor(value), "adversarial": torch.tensor(torch.inf)})
-    values = figures.reduce()
+        metrics.add({"reconstruction": torch.tensor(value), "adversarial": torch.tensor(torch.inf)})
+    values = metrics.reduce()
     assert values["reconstruction"] == 3.0
     assert "adversarial" not in values

@@ -11,7 +11,7 @@ from pipeline.config.loading import parse_config
 from pipeline.config.schedule import Phase
 from pipeline.config.schema import Config, OptimizerConfig
 from pipeline.distributed.optimizers import build_optimizer
-from pipeline.distributed.trainable import Player
+from pipeline.distributed.trainable import TrainableNetwork
 from pipeline.engines.ddp import Worker
 from pipeline.networks.dam import PREFIX
 from pipeline.networks.registry import build_completion, build_discriminator
@@ -38,8 +38,8 @@ def training_step(config: Config) -> TrainingStep:
     worker = Worker(precision=config.train.precision)
     completion, discriminator = build_completion(config), build_discriminator(config)
     return TrainingStep(
-        worker.player("completion", completion, config.completion_optimizer),
-        worker.player("discriminator", discriminator, config.discriminator_optimizer),
+        worker.trainable("completion", completion, config.completion_optimizer),
+        worker.trainable("discriminator", discriminator, config.discriminator_optimizer),
         config.loss,
         config.discriminator.local_size,
         worker,
@@ -103,14 +103,14 @@ def test_while_the_completion_network_learns_no_gradient_reaches_the_discriminat
 ) -> None:
     step = training_step(small_config(alpha=1.0))
     seen = []
-    original = Player.update_
+    original = TrainableNetwork.update_
 
-    def watching(self: Player) -> dict[str, Tensor]:
+    def watching(self: TrainableNetwork) -> dict[str, Tensor]:
         if self is step.completion:
             seen.append((has_gradient(self.network), has_gradient(step.discriminator.network)))
         return original(self)
 
-    monkeypatch.setattr(Player, "update_", watching)
+    monkeypatch.setattr(TrainableNetwork, "update_", watching)
     step(Phase.JOINT, training_batch())
     assert seen == [(True, False)]
 
@@ -120,14 +120,14 @@ def test_while_the_discriminator_learns_no_gradient_reaches_the_completion_netwo
 ) -> None:
     step = training_step(small_config())
     seen = []
-    original = Player.update_
+    original = TrainableNetwork.update_
 
-    def watching(self: Player) -> dict[str, Tensor]:
+    def watching(self: TrainableNetwork) -> dict[str, Tensor]:
         if self is step.discriminator:
             seen.append((has_gradient(self.network), has_gradient(step.completion.network)))
         return original(self)
 
-    monkeypatch.setattr(Player, "update_", watching)
+    monkeypatch.setattr(TrainableNetwork, "update_", watching)
     for phase in (Phase.DISCRIMINATOR, Phase.JOINT):
         step(phase, training_batch())
     assert seen == [(True, False)] * 2
@@ -182,10 +182,10 @@ def test_the_joint_step_is_the_discriminators_step_and_then_the_completion_netwo
 @pytest.mark.parametrize("form", ["non_saturating", "saturating"])
 def test_the_gradients_of_either_adversarial_form_can_be_balanced(form: str) -> None:
     step = training_step(small_config(alpha="auto", adversarial=form))
-    figures = step(Phase.JOINT, training_batch())
-    assert all(bool(figure.isfinite()) for figure in figures.values())
-    assert 1 - 1e-4 <= float(figures["gradient_ratio"]) <= 10 + 1e-3
-    assert (float(figures["adversarial"]) < 0) == (form == "saturating")
+    metrics = step(Phase.JOINT, training_batch())
+    assert all(bool(metric.isfinite()) for metric in metrics.values())
+    assert 1 - 1e-4 <= float(metrics["gradient_ratio"]) <= 10 + 1e-3
+    assert (float(metrics["adversarial"]) < 0) == (form == "saturating")
 
 
 def test_a_masked_loss_and_a_composite_give_known_pixels_no_gradient() -> None:
@@ -194,7 +194,7 @@ def test_a_masked_loss_and_a_composite_give_known_pixels_no_gradient() -> None:
     raw = step.completion.network(batch.images, batch.masks).detach().requires_grad_(True)
     shown = step._shown(raw, batch)
     logits = step.discriminator.frozen(shown, step._patches(shown, batch.hole_corners))
-    (step._own_losses((raw, ()), batch)[0] + adversarial_loss(logits)).backward()
+    (step._reconstruction_losses((raw, ()), batch)[0] + adversarial_loss(logits)).backward()
     assert raw.grad is not None
     known = (batch.masks == 0).expand_as(raw)
     assert raw.grad[known].abs().max() == 0
@@ -215,8 +215,8 @@ def test_bf16_autocast_keeps_parameters_and_losses_in_float32() -> None:
     config = small_config()
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, precision="bf16"))
     step = training_step(config)
-    figures = step(Phase.JOINT, training_batch())
-    assert all(figure.dtype == torch.float32 for figure in figures.values())
+    metrics = step(Phase.JOINT, training_batch())
+    assert all(metric.dtype == torch.float32 for metric in metrics.values())
     for network in (step.completion.network, step.discriminator.network):
         assert all(parameter.dtype == torch.float32 for parameter in network.parameters())
 
@@ -261,9 +261,9 @@ def gradients_of_a_step(
     gradient does not depend on the others of its batch."""
     step = training_step(config)
     gradients = {}
-    original = Player.update_
+    original = TrainableNetwork.update_
 
-    def recording(self: Player) -> dict[str, Tensor]:
+    def recording(self: TrainableNetwork) -> dict[str, Tensor]:
         for name, parameter in self.network.named_parameters():
             gradients[f"{self.name}.{name}"] = parameter.grad.clone()
         return original(self)
@@ -271,7 +271,7 @@ def gradients_of_a_step(
     step.completion.network.eval()
     step.discriminator.network.eval()
     with monkeypatch.context() as patch:
-        patch.setattr(Player, "update_", recording)
+        patch.setattr(TrainableNetwork, "update_", recording)
         step(phase, training_batch())
     return gradients
 
@@ -307,27 +307,27 @@ def test_a_step_that_is_not_finite_leaves_networks_and_optimizers_as_they_were(
     step = training_step(config)
     for warm_up in Phase:
         step(warm_up, training_batch())
-    players = (step.completion, step.discriminator)
-    before = [everything(player) for player in players]
+    trainables = (step.completion, step.discriminator)
+    before = [everything(trainable) for trainable in trainables]
     batch = training_batch(1)
     batch.images[2, 1, 5, 7] = torch.nan
-    figures = step(phase, batch)
-    for player, then in zip(players, before, strict=True):
-        now = everything(player)
+    metrics = step(phase, batch)
+    for trainable, then in zip(trainables, before, strict=True):
+        now = everything(trainable)
         assert [name for name in now if not torch.equal(now[name], then[name])] == []
     trained = {Phase.COMPLETION: ["completion"], Phase.DISCRIMINATOR: ["discriminator"]}
     for name in trained.get(phase, ["completion", "discriminator"]):
-        assert figures[f"{name}_skipped"] == 1
+        assert metrics[f"{name}_skipped"] == 1
     after = step(phase, training_batch(1))
-    assert all(figure.isfinite() for figure in after.values()), "training goes on"
-    now = [everything(player) for player in players]
+    assert all(metric.isfinite() for metric in after.values()), "training goes on"
+    now = [everything(trainable) for trainable in trainables]
     assert any(not torch.equal(now[i][name], before[i][name]) for i in (0, 1) for name in now[i])
 
 
-def everything(player: Player) -> dict[str, Tensor]:
+def everything(trainable: TrainableNetwork) -> dict[str, Tensor]:
     """Parameters, buffers and optimizer, but for batch norm's count of batches, which nothing
     reads."""
-    tensors = {**player.network.state_dict(), **player.optimizer_tensors()}
+    tensors = {**trainable.network.state_dict(), **trainable.optimizer_tensors()}
     return {
         name: tensor.clone()
         for name, tensor in tensors.items()
@@ -342,11 +342,11 @@ def test_fp16_keeps_parameters_in_float32_and_updates_its_scale_once_a_step() ->
     scaler = step._worker.scaler
     assert scaler is not None
     for number, phase in enumerate((Phase.COMPLETION, Phase.DISCRIMINATOR, Phase.JOINT), start=1):
-        figures = step(phase, training_batch())
-        assert not any(value for name, value in figures.items() if name.endswith("skipped"))
+        metrics = step(phase, training_batch())
+        assert not any(value for name, value in metrics.items() if name.endswith("skipped"))
         assert scaler.state_dict()["_growth_tracker"] == number
-    for player in (step.completion, step.discriminator):
-        assert all(parameter.dtype == torch.float32 for parameter in player.network.parameters())
+    for trainable in (step.completion, step.discriminator):
+        assert all(parameter.dtype == torch.float32 for parameter in trainable.network.parameters())
 
 
 def test_fp16_lowers_its_scale_where_a_gradient_overflows() -> None:
@@ -357,8 +357,8 @@ def test_fp16_lowers_its_scale_where_a_gradient_overflows() -> None:
     scale = step._worker.scaler.get_scale()
     batch = training_batch()
     batch.images[0, 0, 0, 0] = torch.inf
-    figures = step(Phase.JOINT, batch)
-    assert figures["completion_skipped"] == figures["discriminator_skipped"] == 1
+    metrics = step(Phase.JOINT, batch)
+    assert metrics["completion_skipped"] == metrics["discriminator_skipped"] == 1
     assert step._worker.scaler.get_scale() == scale / 2
 
 
@@ -373,10 +373,10 @@ def test_an_automatic_alpha_gives_the_gradients_of_the_same_fixed_one(
     step = training_step(small_config(alpha="auto"))
     step.completion.network.eval()
     step.discriminator.network.eval()
-    figures = step(Phase.JOINT, training_batch())
-    assert 0.99 <= float(figures["gradient_ratio"]) <= 10.01
+    metrics = step(Phase.JOINT, training_batch())
+    assert 0.99 <= float(metrics["gradient_ratio"]) <= 10.01
     automatic = gradients_of_completion(small_config(alpha="auto"), monkeypatch)
-    fixed = gradients_of_completion(small_config(alpha=float(figures["alpha"])), monkeypatch)
+    fixed = gradients_of_completion(small_config(alpha=float(metrics["alpha"])), monkeypatch)
     without = gradients_of_completion(small_config(alpha=0.0), monkeypatch)
     for name, gradient in fixed.items():
         scale = float(gradient.abs().max())
@@ -388,8 +388,8 @@ def test_an_automatic_alpha_gives_the_gradients_of_the_same_fixed_one(
 def test_the_slope_penalty_reaches_the_discriminator_and_is_told() -> None:
     step = training_step(small_config(r1_weight=10.0))
     before = state(step.completion.network)
-    figures = step(Phase.DISCRIMINATOR, training_batch())
-    assert figures["discriminator_slope"] > 0
+    metrics = step(Phase.DISCRIMINATOR, training_batch())
+    assert metrics["discriminator_slope"] > 0
     assert not changed(step.completion.network, before)
     slopes = [float(step(Phase.DISCRIMINATOR, training_batch())["discriminator_slope"])
               for _ in range(8)]  # fmt: skip
@@ -415,14 +415,14 @@ def test_joins_without_maps_are_asked_for_none(phase: Phase) -> None:
     config = dam_config(map_weight=1.0)
     completion = dataclasses.replace(config.completion, attention_maps="zero")
     step = training_step(dataclasses.replace(config, completion=completion))
-    figures = step(phase, training_batch())
-    assert figures["reconstruction"] > 0
-    assert "map_distance" not in figures
+    metrics = step(phase, training_batch())
+    assert metrics["reconstruction"] > 0
+    assert "map_distance" not in metrics
 
 
 def test_in_the_discriminators_phase_the_maps_are_not_compared() -> None:
-    figures = training_step(dam_config())(Phase.DISCRIMINATOR, training_batch())
-    assert "map_distance" not in figures
+    metrics = training_step(dam_config())(Phase.DISCRIMINATOR, training_batch())
+    assert "map_distance" not in metrics
 
 
 def test_the_maps_error_gives_the_output_layer_no_gradient(

@@ -48,12 +48,12 @@ def main(shards: str, output: Path) -> None:
             fake = discriminator(shown.detach(), patches.detach())
             discriminator_loss(real, fake).backward()
             adversarial = adversarial_loss(discriminator.frozen(shown, patches))
-            (step._own_losses((raw, ()), batch)[0] + adversarial).backward()
+            (step._reconstruction_losses((raw, ()), batch)[0] + adversarial).backward()
     if worker.is_main:
         gradients = {
             f"{name}.{parameter_name}": parameter.grad.contiguous()
-            for name, player in (("completion", completion), ("discriminator", discriminator))
-            for parameter_name, parameter in player.network.named_parameters()
+            for name, trainable in (("completion", completion), ("discriminator", discriminator))
+            for parameter_name, parameter in trainable.network.named_parameters()
         }
         safetensors.torch.save_file(gradients, output)
     worker.close()

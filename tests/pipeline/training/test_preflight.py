@@ -10,7 +10,7 @@ import pytest
 
 import pipeline.training.preflight
 from pipeline.config.schema import Config
-from pipeline.training.preflight import check_run, index_foreign_sets
+from pipeline.training.preflight import check_run, index_external_sets
 from shards.format.manifest import load_manifest
 from shards.indexing.external_set import index_foreign_shards
 from shards.sampling.mixture import WeightedSet
@@ -111,11 +111,11 @@ def test_shards_without_a_manifest_are_indexed_on_first_use_and_only_then(tmp_pa
     second = write_shards(tmp_path / "second", images=6)
     config = config_for(folder, mixture=(WeightedSet(str(second)),))
     said: list[str] = []
-    index_foreign_sets(config, said.append)
+    index_external_sets(config, said.append)
     assert [line.split(" has no ")[0] for line in said] == [str(folder), str(second)]
     assert check_run(config, world_size=2).num_samples("train") == 12
     before = contents(folder)
-    index_foreign_sets(config, said.append)
+    index_external_sets(config, said.append)
     assert len(said) == 2
     assert contents(folder) == before
 
@@ -124,9 +124,9 @@ def test_a_set_of_our_own_and_an_empty_folder_are_left_as_they_are(
     packed: Path, tmp_path: Path
 ) -> None:
     before = contents(packed)
-    index_foreign_sets(config_for(packed), print)
+    index_external_sets(config_for(packed), print)
     assert contents(packed) == before
-    index_foreign_sets(config_for(tmp_path), print)
+    index_external_sets(config_for(tmp_path), print)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -134,7 +134,7 @@ def test_a_pack_that_was_not_finished_is_not_taken_for_shards_of_others(tmp_path
     folder = write_shards(tmp_path / "theirs")
     (folder / "pack-records").mkdir()
     with pytest.raises(ValueError, match=r"was not finished; run its `glcic pack` again, or `glc"):
-        index_foreign_sets(config_for(folder), print)
+        index_external_sets(config_for(folder), print)
     assert not (folder / "manifest.json").exists()
 
 
@@ -152,7 +152,7 @@ def test_the_other_ranks_wait_for_the_manifest_of_the_first(
         said.append(line)
         threading.Thread(target=index_foreign_shards, args=(str(folder), small_recipe())).start()
 
-    index_foreign_sets(config_for(folder), say)
+    index_external_sets(config_for(folder), say)
     assert load_manifest(str(folder)).num_images("train") == 12
     assert [line.partition(": ")[2] for line in said] == [
         "waiting for rank 0 to index the shards there"
@@ -167,7 +167,7 @@ def test_a_manifest_that_does_not_come_is_told_with_what_to_do(
     monkeypatch.setattr(pipeline.training.preflight, "_POLL_S", 0.01)
     monkeypatch.setattr(pipeline.training.preflight, "_INDEXING_S", 0.03)
     with pytest.raises(RuntimeError, match=r"rank 0 has not indexed .*run `glcic index "):
-        index_foreign_sets(config_for(folder), print)
+        index_external_sets(config_for(folder), print)
 
 
 def test_a_set_to_evaluate_on_must_have_validation_images_of_the_same_size(

@@ -47,10 +47,10 @@ def new_run(shards: str, folder: Path, source: Path | str, **changes: Any) -> Co
 
 def first_state(config: Config) -> dict[str, dict[str, torch.Tensor]]:
     """What the run starts from, before its first step."""
-    from pipeline.training.warm_start import hand_over_
+    from pipeline.training.warm_start import warm_start_
 
     state = RunState(config, Worker(), training_data(config))
-    hand_over_(state, config, Worker(), print)
+    warm_start_(state, config, Worker(), print)
     return state.tensors()
 
 
@@ -229,7 +229,7 @@ def test_every_form_of_the_blocks_takes_over_a_network_without(
 def test_optimizers_that_know_nothing_of_the_blocks_are_refused(
     shards: str, source: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match="remember nothing of the DAM blocks"):
+    with pytest.raises(ValueError, match="have no state for the DAM blocks"):
         new_run(shards, tmp_path / "run", source, completion={"kind": "dam"}, start={"take": "all"})
 
 

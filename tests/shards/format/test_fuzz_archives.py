@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from shards.format.finding import Fault
+from shards.format.finding import Finding
 from shards.format.index import decode_index, encode_index
 from shards.format.recipe import PackRecipe
 from shards.format.tar_reader import ShardFile, archive_members, walk_tar
@@ -66,18 +66,18 @@ def in_file(data: bytes, read: Callable[[Path], Any]) -> Any:
     return result
 
 
-def walk(path: Path) -> tuple[int, list[Fault]]:
-    faults: list[Fault] = []
+def walk(path: Path) -> tuple[int, list[Finding]]:
+    findings: list[Finding] = []
     with ShardFile(path) as file:
-        members = walk_tar(file, "train-000000.tar", faults.append)
+        members = walk_tar(file, "train-000000.tar", findings.append)
         assert all(0 <= member.offset <= file.size for member in members)
-        return len(members), faults
+        return len(members), findings
 
 
 def check_walk(data: bytes) -> None:
-    found, faults = in_file(data, walk)
-    assert all(str(fault).isprintable() for fault in faults)
-    assert faults or found * 512 + 1024 <= len(data)
+    found, findings = in_file(data, walk)
+    assert all(str(finding).isprintable() for finding in findings)
+    assert findings or found * 512 + 1024 <= len(data)
 
 
 def check_foreign(data: bytes) -> None:

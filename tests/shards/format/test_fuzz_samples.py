@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards.format.finding import Fault
+from shards.format.finding import Finding
 from shards.format.index import index_dtype
 from shards.format.manifest import Manifest, ShardEntry, load_manifest, parse_manifest
 from shards.format.recipe import MaskRecipe, PackRecipe
@@ -138,10 +138,10 @@ def record_of(description: dict[str, Any]) -> np.void:
     return records[0]
 
 
-def check_description(text: bytes) -> list[Fault]:
+def check_description(text: bytes) -> list[Finding]:
     check = SampleCheck(MANIFEST, "train")
-    found = list(check.json_faults("00000001.json", text, record_of(DESCRIPTION)))
-    assert all(str(fault).isprintable() and len(str(fault)) < 1000 for fault in found)
+    found = list(check.json_findings("00000001.json", text, record_of(DESCRIPTION)))
+    assert all(str(finding).isprintable() and len(str(finding)) < 1000 for finding in found)
     return found
 
 
@@ -152,12 +152,12 @@ def test_the_description_that_is_mutated_has_no_fault() -> None:
 @fuzzed(400)
 @given(edited=edited_json(DESCRIPTION))
 def test_an_edited_description_is_a_fault_or_the_same(edited: Any) -> None:
-    faults = check_description(json.dumps(edited).encode())
+    findings = check_description(json.dumps(edited).encode())
     needed = ("label", "class", "masks")
     is_same = isinstance(edited, dict) and all(
         _same(edited.get(name), DESCRIPTION[name]) for name in needed
     )
-    assert faults or is_same
+    assert findings or is_same
 
 
 def _same(found: Any, expected: Any) -> bool:
@@ -195,9 +195,9 @@ def check_manifest(data: bytes) -> None:
             assert load_manifest(folder) is not None
         except ValueError as error:
             assert "manifest.json" in str(error)
-        faults = list(verify_set(folder, threads=1))
-        assert faults
-        assert all(str(fault).isprintable() for fault in faults)
+        findings = list(verify_set(folder, threads=1))
+        assert findings
+        assert all(str(finding).isprintable() for finding in findings)
 
 
 @fuzzed(60)
@@ -231,7 +231,7 @@ def test_a_manifest_of_absurd_size_is_refused_before_it_is_read(tmp_path: Path) 
         file.truncate(50 << 30)  # nothing but a hole: it takes no room
     with pytest.raises(ValueError, match=r"manifest\.json has 53687091200 bytes, more than the"):
         load_manifest(str(tmp_path))
-    assert any("more than the" in str(fault) for fault in verify_set(str(tmp_path)))
+    assert any("more than the" in str(finding) for finding in verify_set(str(tmp_path)))
 
 
 def test_a_description_of_absurd_size_is_not_looked_into() -> None:

@@ -2,11 +2,11 @@ from dataclasses import replace
 
 import pytest
 
-from shards.format.recipe import MaskRecipe, PackRecipe, StrokeRecipe, recipe_faults
+from shards.format.recipe import MaskRecipe, PackRecipe, StrokeRecipe, recipe_errors
 
 
 def test_the_defaults_are_without_fault():
-    assert recipe_faults(PackRecipe()) == []
+    assert recipe_errors(PackRecipe()) == []
 
 
 def strokes(**changes):
@@ -51,14 +51,14 @@ def strokes(**changes):
     ],
 )
 def test_a_fault_is_named_with_its_value(change, field):
-    faults = recipe_faults(replace(PackRecipe(), **change))
-    assert len(faults) == 1
-    assert field in faults[0]
+    errors = recipe_errors(replace(PackRecipe(), **change))
+    assert len(errors) == 1
+    assert field in errors[0]
 
 
 def test_all_faults_are_reported_at_once():
     recipe = PackRecipe(jpeg_quality=3, seed=-4, images_per_shard=0)
-    assert len(recipe_faults(recipe)) == 3
+    assert len(recipe_errors(recipe)) == 3
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_all_faults_are_reported_at_once():
     ],
 )
 def test_fields_that_a_kind_of_mask_does_not_use_are_not_judged(change):
-    assert recipe_faults(replace(PackRecipe(), **change)) == []
+    assert recipe_errors(replace(PackRecipe(), **change)) == []
 
 
 def test_every_encoding_has_an_extension_of_its_own():

@@ -161,8 +161,8 @@ def test_hidden_files_are_no_shards_and_any_name_of_a_shard_verifies(tmp_path: P
     folder = write_shards(tmp_path / "set", ("my shard (1).tar", "b+c.tar"))
     (folder / "._b+c.tar").write_bytes(b"resource fork")
     index_foreign_shards(str(folder), RECIPE)
-    faults = [fault.place for fault in verify_set(str(folder))]
-    assert faults == ["._b+c.tar"]
+    findings = [finding.place for finding in verify_set(str(folder))]
+    assert findings == ["._b+c.tar"]
 
 
 def test_a_flipped_bit_is_found_wherever_it_lies(tmp_path: Path) -> None:
@@ -173,16 +173,16 @@ def test_a_flipped_bit_is_found_wherever_it_lies(tmp_path: Path) -> None:
     record = decode_index((folder / "a-000001.idx").read_bytes(), "")[2]
     data[int(record["image_offset"]) + 300] ^= 1
     path.write_bytes(data)
-    faults = list(map(str, verify_set(str(folder))))
-    assert any("a-000001.tar: SHA-256 is not the manifest's" in fault for fault in faults)
-    assert any("CRC-32 is not the index's" in fault for fault in faults)
+    findings = list(map(str, verify_set(str(folder))))
+    assert any("a-000001.tar: SHA-256 is not the manifest's" in finding for finding in findings)
+    assert any("CRC-32 is not the index's" in finding for finding in findings)
 
 
 def test_an_index_that_is_missing_is_a_fault(tmp_path: Path) -> None:
     folder = write_shards(tmp_path / "set")
     index_foreign_shards(str(folder), RECIPE)
     (folder / "a-000001.idx").unlink()
-    assert [fault.place for fault in verify_set(str(folder))] == ["a-000001.idx"]
+    assert [finding.place for finding in verify_set(str(folder))] == ["a-000001.idx"]
 
 
 def test_validation_images_are_read_as_their_centre_square(tmp_path: Path) -> None:

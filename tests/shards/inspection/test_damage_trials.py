@@ -213,6 +213,6 @@ def test_verifying_finds_every_flipped_bit_in_its_shard(packed: Path) -> None:
     assert list(verify_set(str(packed), threads=1)) == []
     for damage in flips(packed):
         with damaged_shard(packed, damage) as name:
-            faults = list(verify_set(str(packed), "train", threads=1))
-            assert any(fault.place.startswith(name) for fault in faults)
-            assert all(str(fault).isprintable() for fault in faults)
+            findings = list(verify_set(str(packed), "train", threads=1))
+            assert any(finding.place.startswith(name) for finding in findings)
+            assert all(str(finding).isprintable() for finding in findings)

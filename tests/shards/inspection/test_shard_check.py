@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from shards.format.finding import Fault
+from shards.format.finding import Finding
 from shards.format.index import encode_index, index_dtype
 from tests.shards.damage import (
     INDEX,
     SHARD,
     Edited,
     damage_bytes,
-    faults_of,
+    findings_of,
     records_of,
     rehash,
     swap_members,
@@ -41,9 +41,9 @@ def test_a_flipped_bit_is_found_wherever_it_lies(copy: Path) -> None:
     sound = (copy / SHARD).read_bytes()
     for position in np.random.default_rng(0).choice(len(sound), 60, replace=False).tolist():
         damage_bytes(copy / SHARD, lambda data, at=position: data.__setitem__(at, data[at] ^ 0x10))
-        found = faults_of(copy, "train", threads=1)
-        assert any("SHA-256" in fault.what for fault in found)
-        assert {fault.place.split()[0] for fault in found} == {SHARD}, position
+        found = findings_of(copy, "train", threads=1)
+        assert any("SHA-256" in finding.what for finding in found)
+        assert {finding.place.split()[0] for finding in found} == {SHARD}, position
         (copy / SHARD).write_bytes(sound)
 
 
@@ -54,9 +54,9 @@ def test_a_flipped_bit_is_found_without_the_hash_of_the_file(copy: Path) -> None
         bit = 1 << position % 8
         damage_bytes(copy / SHARD, lambda data, p=position, b=bit: data.__setitem__(p, data[p] ^ b))
         rehash(copy)
-        found = faults_of(copy, "train", threads=1)
+        found = findings_of(copy, "train", threads=1)
         assert found, position
-        assert {fault.place.split()[0] for fault in found} == {SHARD}, position
+        assert {finding.place.split()[0] for finding in found} == {SHARD}, position
         (copy / SHARD).write_bytes(sound)
 
 
@@ -68,9 +68,9 @@ def test_a_cut_is_found_wherever_it_is(copy: Path, is_rehashed: bool) -> None:
         (copy / SHARD).write_bytes(sound[:length])
         if is_rehashed:
             rehash(copy)
-        found = faults_of(copy, "train", threads=1)
-        assert any("end of the archive" in fault.what for fault in found), length
-        assert any("size is not" in fault.what for fault in found) is not is_rehashed
+        found = findings_of(copy, "train", threads=1)
+        assert any("end of the archive" in finding.what for finding in found), length
+        assert any("size is not" in finding.what for finding in found) is not is_rehashed
         (copy / SHARD).write_bytes(sound)
 
 
@@ -82,13 +82,15 @@ def test_a_cut_between_samples_is_found_and_the_lost_ones_are_named(
     end = bytes(1024) if has_end else b""
     (copy / SHARD).write_bytes((copy / SHARD).read_bytes()[:cut] + end)
     rehash(copy)
-    found = faults_of(copy)
-    assert any("end of the archive is missing" in fault.what for fault in found) is not has_end
+    found = findings_of(copy)
+    assert any("end of the archive is missing" in finding.what for finding in found) is not has_end
     lost = {f"{key:08d}.{kind}" for key in (8, 9) for kind in ("jpg", "json")}
-    gone = [fault.place for fault in found if fault.what == "no member lies where the index says"]
+    gone = [
+        finding.place for finding in found if finding.what == "no member lies where the index says"
+    ]
     assert set(gone) == {f"{SHARD} {name}" for name in lost}
     number = "number of images is not the manifest's"
-    assert Fault(SHARD, number, "5", "3") in found
+    assert Finding(SHARD, number, "5", "3") in found
 
 
 def exchange_contents(folder: Path) -> None:
@@ -306,17 +308,17 @@ INSIDE = {
 def test_a_damage_that_no_hash_can_show_is_named(copy: Path, kind: str) -> None:
     damage, message = INSIDE[kind]
     damage(copy)
-    found = faults_of(copy)
-    assert any(message in str(fault) for fault in found), "\n".join(map(str, found))
-    assert not any("SHA-256" in fault.what for fault in found)
-    assert all(str(fault).isprintable() for fault in found)
+    found = findings_of(copy)
+    assert any(message in str(finding) for finding in found), "\n".join(map(str, found))
+    assert not any("SHA-256" in finding.what for finding in found)
+    assert all(str(finding).isprintable() for finding in found)
 
 
 def test_two_faults_in_one_sample_are_both_told(copy: Path) -> None:
     edited = Edited(copy)
     edited.describe(lambda text: text.update(label=7, masks=[]))
     edited.save()
-    kinds = {fault.what for fault in faults_of(copy)}
+    kinds = {finding.what for finding in findings_of(copy)}
     assert {"the label is that of no class", "number of masks"} <= kinds
 
 
@@ -329,7 +331,7 @@ def test_what_follows_a_destroyed_header_is_still_checked(copy: Path) -> None:
         copy / SHARD, lambda data: data.__setitem__(slice(header, header + 512), bytes(512))
     )
     rehash(copy)
-    text = "\n".join(map(str, faults_of(copy)))
+    text = "\n".join(map(str, findings_of(copy)))
     assert f"{SHARD} at byte {header}: the archive ends, but data follow" in text
     assert "00000007.jpg: no member lies where the index says" in text
     assert "00000008.jpg: no member lies" not in text

@@ -12,7 +12,7 @@ import fsspec
 import pytest
 
 import shards.inspection.verify
-from shards.format.finding import Fault
+from shards.format.finding import Finding
 from shards.format.manifest import load_manifest, save_manifest
 from shards.inspection.verify import verify_set
 from shards.storage.files import download_file, upload_file
@@ -22,7 +22,7 @@ from tests.shards.damage import (
     Edited,
     damage_bytes,
     edit_manifest,
-    faults_of,
+    findings_of,
     swap_members,
     with_member,
 )
@@ -31,12 +31,12 @@ REMOTE = "memory://verify-tests"
 
 
 def test_a_sound_set_has_no_fault(packed: Path) -> None:
-    assert faults_of(packed) == []
+    assert findings_of(packed) == []
 
 
 def test_an_edited_shard_that_is_sound_again_has_no_fault(copy: Path) -> None:
     Edited(copy).save()
-    assert faults_of(copy) == []
+    assert findings_of(copy) == []
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -61,9 +61,9 @@ def test_a_remote_set_is_fetched_by_turns_and_leaves_nothing_behind(
             copies.append(len([path for path in temporary.rglob("*") if path.is_file()]))
 
     monkeypatch.setattr(shards.inspection.verify, "download_file", counted_download)
-    faults = list(verify_set(REMOTE, threads=threads))
-    assert faults == faults_of(copy)
-    assert {fault.place.split()[0] for fault in faults} == {SHARD}
+    findings = list(verify_set(REMOTE, threads=threads))
+    assert findings == findings_of(copy)
+    assert {finding.place.split()[0] for finding in findings} == {SHARD}
     manifest = load_manifest(str(copy))
     assert len(copies) == sum(map(len, manifest.splits.values()))
     assert max(copies) <= threads
@@ -76,17 +76,17 @@ def test_a_missing_file_is_named_and_what_is_left_of_the_pair_is_checked(
 ) -> None:
     swap_members(copy)
     (copy / name).unlink()
-    found = faults_of(copy)
-    assert Fault(name, "the file is missing although the manifest lists it") in found
-    assert any("out of order" in fault.what for fault in found) is (name == INDEX)
+    found = findings_of(copy)
+    assert Finding(name, "the file is missing although the manifest lists it") in found
+    assert any("out of order" in finding.what for finding in found) is (name == INDEX)
 
 
 @pytest.mark.parametrize("name", [SHARD, INDEX])
 def test_a_file_that_cannot_be_read_is_named(copy: Path, name: str) -> None:
     (copy / name).unlink()
     (copy / name).mkdir()
-    found = [fault for fault in faults_of(copy) if fault.what == "the file cannot be read"]
-    assert [fault.place for fault in found] == [name]
+    found = [finding for finding in findings_of(copy) if finding.what == "the file cannot be read"]
+    assert [finding.place for finding in found] == [name]
 
 
 @pytest.mark.parametrize(
@@ -94,18 +94,18 @@ def test_a_file_that_cannot_be_read_is_named(copy: Path, name: str) -> None:
 )
 def test_a_shard_file_that_is_not_listed_is_named(copy: Path, name: str) -> None:
     (copy / name).write_bytes(b"")
-    assert faults_of(copy) == [Fault(name, "the manifest does not list this file")]
+    assert findings_of(copy) == [Finding(name, "the manifest does not list this file")]
 
 
 def test_other_files_may_lie_in_the_folder(copy: Path) -> None:
     (copy / "README").write_text("about this set")
-    assert faults_of(copy) == []
+    assert findings_of(copy) == []
 
 
 def test_an_altered_manifest_is_named_and_the_files_are_checked_all_the_same(copy: Path) -> None:
     edit_manifest(copy, lambda content: content["splits"]["train"][1].update(sha256="0" * 64))
-    found = faults_of(copy)
-    assert [fault.place for fault in found] == ["manifest.json", SHARD]
+    found = findings_of(copy)
+    assert [finding.place for finding in found] == ["manifest.json", SHARD]
     assert found[0].what == "the fingerprint is not that of the content"
     assert found[1].what == "SHA-256 is not the manifest's"
     assert found[1].expected == "0" * 64
@@ -113,8 +113,8 @@ def test_an_altered_manifest_is_named_and_the_files_are_checked_all_the_same(cop
 
 def test_a_count_that_the_fingerprint_does_not_cover_is_checked_too(copy: Path) -> None:
     edit_manifest(copy, lambda content: content["num_images"].update(train=17))
-    (fault,) = faults_of(copy)
-    assert "num_images is not what the rest of it says: expected {'train': 18" in str(fault)
+    (finding,) = findings_of(copy)
+    assert "num_images is not what the rest of it says: expected {'train': 18" in str(finding)
 
 
 @pytest.mark.parametrize(
@@ -132,16 +132,16 @@ def test_a_manifest_of_other_values_is_a_fault_and_no_traceback(
     copy: Path, change: Callable[[dict[str, Any]], Any]
 ) -> None:
     edit_manifest(copy, change)
-    found = faults_of(copy)
+    found = findings_of(copy)
     assert found
-    assert all(fault.place.startswith("manifest.json") for fault in found)
+    assert all(finding.place.startswith("manifest.json") for finding in found)
 
 
 def test_a_recipe_that_cannot_be_is_a_fault(copy: Path) -> None:
     manifest = load_manifest(str(copy))
     masks = replace(manifest.recipe.masks, side_max=64)
     save_manifest(str(copy), replace(manifest, recipe=replace(manifest.recipe, masks=masks)))
-    assert any("side_min and side_max is 8 and 64" in str(fault) for fault in faults_of(copy))
+    assert any("side_min and side_max is 8 and 64" in str(finding) for finding in findings_of(copy))
 
 
 @pytest.mark.parametrize("name", ["../other/train-000000.tar", "/etc/passwd", "train.tar"])
@@ -155,7 +155,7 @@ def test_a_shard_name_that_leads_elsewhere_is_refused_and_never_opened(
     save_manifest(str(copy), manifest)
     checked: list[str] = []
     found = list(verify_set(str(copy), progress=lambda shard, *_: checked.append(shard.entry.name)))
-    assert any("the name is not that of a shard" in fault.what for fault in found)
+    assert any("the name is not that of a shard" in finding.what for finding in found)
     assert name not in checked
 
 
@@ -163,7 +163,7 @@ def test_a_shard_that_is_listed_twice_is_named(copy: Path) -> None:
     manifest = load_manifest(str(copy))
     manifest.splits["train"].append(manifest.splits["train"][1])
     save_manifest(str(copy), manifest)
-    kinds = {fault.what for fault in faults_of(copy)}
+    kinds = {finding.what for finding in findings_of(copy)}
     assert kinds == {"the shard is listed repeatedly", "the key is not unique"}
 
 
@@ -178,7 +178,7 @@ def damage_everywhere(folder: Path) -> None:
 
 def test_several_damages_are_all_told(copy: Path) -> None:
     damage_everywhere(copy)
-    text = "\n".join(map(str, faults_of(copy)))
+    text = "\n".join(map(str, findings_of(copy)))
     for place in (
         "manifest.json: num_samples",
         "train-000007.tar: the manifest does not list",
@@ -194,20 +194,20 @@ def test_several_damages_are_all_told(copy: Path) -> None:
 
 def test_the_order_of_faults_does_not_depend_on_the_threads(copy: Path) -> None:
     damage_everywhere(copy)
-    assert faults_of(copy, threads=1) == faults_of(copy, threads=5)
+    assert findings_of(copy, threads=1) == findings_of(copy, threads=5)
 
 
 def test_one_split_can_be_verified_alone(copy: Path) -> None:
     damage_bytes(copy / SHARD, lambda data: data.reverse())
-    assert faults_of(copy, "val") == []
-    assert faults_of(copy, "train") != []
+    assert findings_of(copy, "val") == []
+    assert findings_of(copy, "train") != []
 
 
 def test_a_split_that_is_not_there_is_refused(packed: Path) -> None:
     with pytest.raises(ValueError, match="no split 'test'; it has train, val"):
-        faults_of(packed, "test")
+        findings_of(packed, "test")
 
 
 def test_a_folder_without_a_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="holds no packed set"):
-        faults_of(tmp_path)
+        findings_of(tmp_path)

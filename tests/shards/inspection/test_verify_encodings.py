@@ -12,7 +12,7 @@ import pytest
 from shards.format.recipe import MaskRecipe, PackRecipe, StrokeRecipe
 from shards.masks.drawing import decode_masks, encode_masks
 from shards.packing.pack import pack_images
-from tests.shards.damage import INDEX, SHARD, Edited, faults_of, rehash
+from tests.shards.damage import INDEX, SHARD, Edited, findings_of, rehash
 from tests.shards.pictures import small_recipe, write_class_folders
 
 STROKES = MaskRecipe(
@@ -38,7 +38,7 @@ def test_a_sound_set_of_every_encoding_has_no_fault_and_a_flipped_bit_is_one(
     folder = tmp_path / "set"
     manifest = pack_images(source, str(folder), ENCODINGS[kind], workers=1)
     assert len(manifest.refused) == 1
-    assert faults_of(folder) == []
+    assert findings_of(folder) == []
     edited = Edited(folder)
     key = int(edited.records["image_number"][2])
     name = f"{key:08d}.{manifest.recipe.extension}"
@@ -49,7 +49,7 @@ def test_a_sound_set_of_every_encoding_has_no_fault_and_a_flipped_bit_is_one(
     edited.save()
     (folder / INDEX).write_bytes(index)
     rehash(folder)
-    assert f"{SHARD} {name}: CRC-32 is not the index's" in "\n".join(map(str, faults_of(folder)))
+    assert f"{SHARD} {name}: CRC-32 is not the index's" in "\n".join(map(str, findings_of(folder)))
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_a_damage_of_free_form_masks_that_no_hash_can_show_is_named(
     edited = Edited(folder)
     damage(edited)
     edited.save()
-    found = "\n".join(map(str, faults_of(folder)))
+    found = "\n".join(map(str, findings_of(folder)))
     assert f"{SHARD} {message}" in found or message in found, found
     assert "SHA-256" not in found
     assert "CRC-32" not in found or kind == "missing"

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import yaml
 
-from shards.format.recipe import MaskRecipe, PackRecipe, StrokeRecipe, recipe_faults
+from shards.format.recipe import MaskRecipe, PackRecipe, StrokeRecipe, recipe_errors
 from shards.masks.presets import NAMED_MASKS, MaskMixture, draw_mask
 
 
 @pytest.mark.parametrize("name", NAMED_MASKS)
 def test_every_recipe_could_be_packed_with(name: str) -> None:
     for _, masks in NAMED_MASKS[name].recipes:
-        assert recipe_faults(PackRecipe(masks=masks)) == []
+        assert recipe_errors(PackRecipe(masks=masks)) == []
 
 
 @pytest.mark.parametrize("name", NAMED_MASKS)
@@ -71,7 +71,7 @@ def test_the_parameters_for_packing_in_the_documentation_are_those_of_the_sets()
     assert len(written) == 3
     for name, mapping in zip(("thin", "medium", "thick"), written, strict=True):
         masks = MaskRecipe(**{**mapping, "strokes": StrokeRecipe(**mapping["strokes"])})
-        assert recipe_faults(PackRecipe(masks=masks)) == []
+        assert recipe_errors(PackRecipe(masks=masks)) == []
         boxes = {"boxes_max": 0, "boxes_probability": 1.0}
         assert replace(masks.strokes, **boxes) == NAMED_MASKS[name].recipes[0][1].strokes
         assert masks.area_max == NAMED_MASKS[name].area_max

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from shards.format.recipe import MaskRecipe, PackRecipe, StrokeRecipe, recipe_faults
+from shards.format.recipe import MaskRecipe, PackRecipe, StrokeRecipe, recipe_errors
 from shards.masks.drawing import draw_masks
 
 RECIPE = PackRecipe(
@@ -166,7 +166,7 @@ def test_strokes_stay_the_same_between_releases():
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_three_kinds_of_lama_take_away_at_most_half(kind):
     recipe = PackRecipe(masks=KINDS[kind])
-    assert recipe_faults(recipe) == []
+    assert recipe_errors(recipe) == []
     shares = np.array([draw_masks(recipe, number).pixels.mean() for number in range(60)])
     assert shares.max() <= 0.5
     assert 0.1 < shares.mean() < 0.4

@@ -83,7 +83,7 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
 def test_a_damage_is_mended_bit_for_bit(kind: str, packed: Path, sound: Path, source: Path) -> None:
     name, damage = DAMAGES[kind]
     damage(packed / name)
-    mended = repack_damaged(str(source), str(packed), say=quiet)
+    mended = repack_damaged(str(source), str(packed), log=quiet)
     assert mended.names == [name.replace(".idx", ".tar")]
     assert mended.num_checked == len(list(sound.glob("*.tar")))
     assert contents(packed) == contents(sound)
@@ -98,7 +98,7 @@ def test_several_damages_are_mended_at_once_and_told(
     (packed / "train-000003.tar").unlink()
     cut(packed / "val-000000.idx")
     told: list[str] = []
-    mended = repack_damaged(str(source), str(packed), say=told.append)
+    mended = repack_damaged(str(source), str(packed), log=told.append)
     assert mended.names == [SHARD, "train-000003.tar", "val-000000.tar"]
     assert told == [f"packing {name} again" for name in mended.names]
     assert contents(packed) == contents(sound)
@@ -106,7 +106,7 @@ def test_several_damages_are_mended_at_once_and_told(
 
 def test_nothing_is_written_where_nothing_is_damaged(packed: Path, source: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in packed.iterdir()}
-    assert repack_damaged(str(source), str(packed), say=quiet).names == []
+    assert repack_damaged(str(source), str(packed), log=quiet).names == []
     assert {path: path.stat().st_mtime_ns for path in packed.iterdir()} == before
 
 
@@ -115,7 +115,7 @@ def test_shards_that_are_named_are_packed_without_a_search_and_once(
 ) -> None:
     flip(packed / SHARD)
     flip(packed / "train-000002.tar")
-    mended = repack_damaged(str(source), str(packed), [SHARD, SHARD], say=quiet)
+    mended = repack_damaged(str(source), str(packed), [SHARD, SHARD], log=quiet)
     assert (mended.names, mended.num_checked) == ([SHARD], 1)
     assert (packed / SHARD).read_bytes() == (sound / SHARD).read_bytes()
     assert (packed / "train-000002.tar").read_bytes() != (sound / "train-000002.tar").read_bytes()
@@ -125,7 +125,7 @@ def test_a_shard_that_the_set_has_not_is_refused(packed: Path, source: Path) -> 
     flip(packed / SHARD)
     before = contents(packed)
     with pytest.raises(ValueError, match=r"has no shard train-000009\.tar; it has train-000000"):
-        repack_damaged(str(source), str(packed), [SHARD, "train-000009.tar"], say=quiet)
+        repack_damaged(str(source), str(packed), [SHARD, "train-000009.tar"], log=quiet)
     assert contents(packed) == before
 
 
@@ -139,7 +139,7 @@ def test_a_set_of_a_store_is_mended_from_a_source_of_a_store(sound: Path, source
         upload_file(path, f"{REMOTE}/images/{path.relative_to(source)}")
     write_bytes(f"{REMOTE}/set/{SHARD}", b"damaged")
     filesystem.rm(f"{REMOTE}/set/val-000000.tar")
-    mended = repack_damaged(f"{REMOTE}/images", f"{REMOTE}/set", say=quiet)
+    mended = repack_damaged(f"{REMOTE}/images", f"{REMOTE}/set", log=quiet)
     assert mended.names == [SHARD, "val-000000.tar"]
     names = list_names(f"{REMOTE}/set")
     assert {name: read_bytes(f"{REMOTE}/set/{name}") for name in names} == contents(sound)
@@ -154,7 +154,7 @@ def test_every_encoding_and_free_form_masks_come_out_the_same(
     pack_images(source, str(url), recipe, workers=1)
     before = contents(url)
     flip(url / SHARD)
-    assert repack_damaged(str(source), str(url), say=quiet).names == [SHARD]
+    assert repack_damaged(str(source), str(url), log=quiet).names == [SHARD]
     assert contents(url) == before
 
 
@@ -180,7 +180,7 @@ def test_a_source_that_is_another_is_refused_and_nothing_is_touched(
     flip(packed / SHARD)
     before = contents(packed)
     with pytest.raises(ValueError, match=r"changed is not what .*set was packed from"):
-        repack_damaged(str(changed), str(packed), say=quiet)
+        repack_damaged(str(changed), str(packed), log=quiet)
     assert contents(packed) == before
 
 
@@ -189,7 +189,7 @@ def test_a_source_that_lies_elsewhere_is_the_same(
 ) -> None:
     flip(packed / SHARD)
     moved = shutil.copytree(source, tmp_path / "elsewhere" / "pictures")
-    assert repack_damaged(str(moved), str(packed), say=quiet).names == [SHARD]
+    assert repack_damaged(str(moved), str(packed), log=quiet).names == [SHARD]
     assert contents(packed) == contents(sound)
 
 
@@ -202,7 +202,7 @@ def test_content_that_changed_at_equal_sizes_replaces_nothing(
     flip(packed / SHARD)
     before = contents(packed)
     with pytest.raises(ValueError, match=rf"{SHARD} comes out otherwise.*it was not replaced"):
-        repack_damaged(str(changed), str(packed), say=quiet)
+        repack_damaged(str(changed), str(packed), log=quiet)
     assert contents(packed) == before
 
 
@@ -217,7 +217,7 @@ def test_a_source_that_cannot_be_read_any_more_replaces_nothing(
     flip(packed / SHARD)
     before = contents(packed)
     with pytest.raises(ValueError, match="SHA-256 no image"):
-        repack_damaged(str(changed), str(packed), say=quiet)
+        repack_damaged(str(changed), str(packed), log=quiet)
     assert contents(packed) == before
 
 
@@ -225,7 +225,7 @@ def test_a_manifest_that_was_altered_is_no_ground_for_mending(packed: Path, sour
     text = (packed / "manifest.json").read_text()
     (packed / "manifest.json").write_text(text.replace('"seed": 0', '"seed": 1'))
     with pytest.raises(ValueError, match="was altered"):
-        repack_damaged(str(source), str(packed), say=quiet)
+        repack_damaged(str(source), str(packed), log=quiet)
 
 
 def test_a_fault_while_publishing_leaves_the_old_shard_and_no_rest(
@@ -239,7 +239,7 @@ def test_a_fault_while_publishing_leaves_the_old_shard_and_no_rest(
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match="No space left"):
-        repack_damaged(str(source), str(packed), say=quiet)
+        repack_damaged(str(source), str(packed), log=quiet)
     assert contents(packed) == before
 
 
@@ -270,7 +270,7 @@ def test_a_killed_repack_leaves_the_old_shard_or_the_new_one_and_the_next_ends_i
     after = {name: data for name, data in contents(packed).items() if not name.startswith(".")}
     expected = before if at == SHARD else {**before, SHARD: (sound / SHARD).read_bytes()}
     assert after == expected
-    assert repack_damaged(str(source), str(packed), say=quiet).names == [SHARD]
+    assert repack_damaged(str(source), str(packed), log=quiet).names == [SHARD]
     assert contents(packed) == contents(sound)
     assert list(verify_set(str(packed))) == []
 
@@ -279,4 +279,4 @@ def test_shards_of_others_cannot_be_packed_again(packed: Path, source: Path) -> 
     manifest = replace(load_manifest(str(packed)), plan_sha256="")
     shards.packing.repack.write_bytes(f"{packed}/manifest.json", manifest.to_json().encode())
     with pytest.raises(ValueError, match=r"set was packed by others and only indexed here: copy"):
-        repack_damaged(str(source), str(packed), say=quiet)
+        repack_damaged(str(source), str(packed), log=quiet)

@@ -61,7 +61,7 @@ def test_it_is_packed_in_slices_and_mended_like_any_other(tmp_path: Path) -> Non
     shard = Path(whole) / "val-000000.tar"
     before = shard.read_bytes()
     shard.write_bytes(before[:-700])
-    assert repack_damaged(str(source), whole, say=lambda line: None).names == ["val-000000.tar"]
+    assert repack_damaged(str(source), whole, log=lambda line: None).names == ["val-000000.tar"]
     assert shard.read_bytes() == before
 
 

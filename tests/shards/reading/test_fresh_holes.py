@@ -16,7 +16,7 @@ from shards.format.manifest import load_manifest
 from shards.format.recipe import MaskRecipe, StrokeRecipe
 from shards.packing.pack import pack_images
 from shards.reading.batches import BatchAssembler
-from shards.reading.fresh_holes import FreshHoles, WeightedMasks, fresh_mask_faults
+from shards.reading.fresh_holes import FreshHoles, WeightedMasks, fresh_mask_errors
 from shards.reading.reader import ShardReader
 from shards.reading.reader_spec import ReaderSpec
 from shards.reading.ring import BatchArrays, BatchLayout
@@ -300,7 +300,7 @@ def test_a_substitute_has_the_holes_of_the_lane(tmp_path: Path) -> None:
     ],
 )
 def test_a_fault_of_a_recipe_is_named(one: WeightedMasks, part: str) -> None:
-    (fault,) = fresh_mask_faults([WeightedMasks(BOX), one], SIZE)
+    (fault,) = fresh_mask_errors([WeightedMasks(BOX), one], SIZE)
     assert part in fault
 
 

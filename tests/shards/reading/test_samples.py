@@ -119,7 +119,7 @@ def test_a_set_of_which_nothing_can_be_read_ends_with_the_first_fault(
 ) -> None:
     for path in copy.glob("train-*.tar"):
         path.unlink()
-    with pytest.raises(OSError, match=r"no substitute was found .* the first fault was: ") as error:
+    with pytest.raises(OSError, match=r"no substitute was found .* the first error was: ") as error:
         read(spec_for(copy, threads=4))
     assert re.search(r"first fault was: .*train-00000\d\.tar", str(error.value))
     told = [line for line in capsys.readouterr().err.splitlines() if "take its samples'" in line]
