@@ -23,7 +23,7 @@ from launch import train
 from launch.command import run
 from pipeline.checkpoints import format as checkpoint
 from pipeline.step.training_step import TrainingBatch, TrainingStep
-from pipeline.training import trainer
+from pipeline.training import run_outputs
 
 RANK = int(os.environ.get("RANK", "0"))
 STEP = 6  # of twelve, counted from one: in the discriminator's phase
@@ -64,7 +64,7 @@ def runs_out_of_memory() -> None:
 def has_a_nan() -> None:
     """Afterwards each rank says what its state is."""
     at_the_step(lambda batch: batch.images[0, 0, 0, 0].fill_(torch.nan))
-    finish = trainer.Run.finish
+    finish = run_outputs.RunOutputs.finish
 
     def say_and_finish(self, step: int):
         digest = hashlib.sha256()
@@ -75,7 +75,7 @@ def has_a_nan() -> None:
         print(f"rank {RANK} holds {digest.hexdigest()} after step {step}", flush=True)
         return finish(self, step)
 
-    trainer.Run.finish = say_and_finish
+    run_outputs.RunOutputs.finish = say_and_finish
 
 
 def dies_while_saving() -> None:

@@ -16,7 +16,7 @@ from pipeline.monitoring.node_totals import READER, STORAGE, gather_node_values
 from pipeline.monitoring.registry import MetricSet
 from pipeline.monitoring.training_metrics import TrainingMetrics
 from pipeline.reporting.metrics_log import read_metrics
-from pipeline.training import trainer
+from pipeline.training import run_outputs, trainer
 from shards.cache.shard_cache import CacheCounters
 from shards.reading.samples import ReadCounters
 from shards.storage.files import StorageCounters
@@ -110,7 +110,7 @@ def test_a_run_that_ends_with_an_error_says_so(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("as if")
 
-    monkeypatch.setattr(trainer, "evaluate_network", fail)
+    monkeypatch.setattr(run_outputs, "evaluate_network", fail)
     with pytest.raises(RuntimeError, match="as if"):
         train_to_textfile(tmp_path)
     found = textfile_values(tmp_path)
