@@ -1,4 +1,4 @@
-"""Measures a checkpoint on the validation shards, beside methods without a network."""
+"""Evaluate a checkpoint on the validation shards, next to methods without a network."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if __package__ in (None, ""):  # started as a script: the repository root is not
 from rich.console import Console
 
 from launch.support.arguments import parse_with_config
+from launch.support.former_names import add_former_name
 from pipeline.exports.onnx.file import is_graph_file
 from shards.evaluation_sets.image_mask_pairs import FixedPairs, find_pairs
 from shards.format.manifest import load_manifest
@@ -76,14 +77,14 @@ def main(arguments: list[str]) -> int:
     if worker.is_main:
         output = options.output or join_url(config.run_folder, "evaluation.json")
         write_bytes(output, evaluation.to_json().encode())
-        beside = PUBLISHED.get(options.beside)
-        columns, statement = (beside.columns, beside.statement) if beside else ({}, "")
+        published = PUBLISHED.get(options.compare_with)
+        columns, statement = (published.columns, published.statement) if published else ({}, "")
         console = Console(soft_wrap=True)
         console.print(evaluation.to_table(columns))
-        if beside:
+        if published:
             console.print(statement, highlight=False)
         if options.markdown:
-            text = evaluation.to_markdown(columns) + (f"\n{statement}\n" if beside else "")
+            text = evaluation.to_markdown(columns) + (f"\n{statement}\n" if published else "")
             write_bytes(options.markdown, text.encode())
         console.print(f"written to {output}", highlight=False)
     worker.close()
@@ -112,10 +113,11 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lpips", metavar="FILE.onnx", default="", help="network that gives LPIPS of two images"
     )
-    parser.add_argument(
-        "--beside", choices=("mmagic-places", "mmagic-celeba"),
-        help="published figures to show beside",
+    compare_with = parser.add_argument(
+        "--compare-with", choices=("mmagic-places", "mmagic-celeba"),
+        help="also show published results",
     )  # fmt: skip
+    add_former_name(parser, "--beside", compare_with)
     parser.add_argument("--markdown", metavar="FILE", help="the tables as Markdown")
 
 
@@ -130,10 +132,10 @@ def _require_cpu(url: str) -> None:
 def _find_files(options: argparse.Namespace) -> FixedPairs | None:
     if bool(options.images) != bool(options.masks):
         raise ValueError("--images and --masks belong together: name both, or neither")
-    if options.beside and len(options.masks) > 1:
+    if options.compare_with and len(options.masks) > 1:
         raise ValueError(
-            f"--beside {options.beside}: the published figures are of one kind of masks; evaluate "
-            "on the set mmagic alone"
+            f"--compare-with {options.compare_with}: the published results have one kind of "
+            "masks; evaluate on the set mmagic alone"
         )
     if not options.images:
         return None

@@ -39,7 +39,7 @@ Report = Callable[[StudyRun, float, int], None]  # a run, its seconds, its exit 
 
 
 def train_runs(
-    runs: list[StudyRun], folder: Path, *, side_by_side: int, workers: int, report: Report
+    runs: list[StudyRun], folder: Path, *, parallel_runs: int, workers: int, report: Report
 ) -> list[StudyRun]:
     """Trains what has not ended yet; returns the runs that failed.
 
@@ -51,7 +51,7 @@ def train_runs(
     failed: list[StudyRun] = []
     with _ended_with_this(running):
         while waiting or running:
-            while waiting and len(running) < side_by_side:
+            while waiting and len(running) < parallel_runs:
                 running.append(_start(waiting.pop(0), folder, workers))
             time.sleep(_POLL_S)
             for one in [one for one in running if one.process.poll() is not None]:
