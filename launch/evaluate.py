@@ -14,8 +14,8 @@ from rich.console import Console
 
 from launch.support.arguments import parse_with_config
 from launch.support.former_names import add_former_name
-from pipeline.exports.onnx.file import is_graph_file
-from shards.evaluation_sets.image_mask_pairs import FixedPairs, find_pairs
+from pipeline.exports.onnx.file import is_onnx_file
+from shards.evaluation_sets.image_mask_pairs import ImageMaskPairs, find_pairs
 from shards.format.manifest import load_manifest
 from shards.storage.files import join_url, write_bytes
 
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
     options, config = parse_with_config(parser, arguments)
     files = _find_files(options)
     url = options.checkpoint or config.checkpoint_url
-    if is_graph_file(url):  # batch norm is no layer of its own there
+    if is_onnx_file(url):  # batch norm is no layer of its own there
         as_it_is = replace(config.evaluation, recalibration_images=0)
         config = replace(config, evaluation=as_it_is)
     if files is None or config.evaluation.recalibration_images:
@@ -52,15 +52,15 @@ def main(arguments: list[str]) -> int:
     from pipeline.engines.start import start_worker
     from pipeline.evaluation.evaluate import evaluate_network, recalibrate
     from pipeline.evaluation.feature_metrics import PerceptualNetworks
-    from pipeline.evaluation.published_results import PUBLISHED
+    from pipeline.evaluation.published_results import PUBLISHED_RESULTS
     from pipeline.exports.network_folder import load_completion_network
-    from pipeline.exports.onnx.network import GraphNetwork
+    from pipeline.exports.onnx.network import OnnxNetwork
 
     perceptual = PerceptualNetworks.load(options.features, options.lpips)
     weights = config.evaluation.weights
     network = load_completion_network(url, weights, torch.device("cpu"))
     about = {"checkpoint": url, "weights": weights}
-    if isinstance(network, GraphNetwork):
+    if isinstance(network, OnnxNetwork):
         _require_cpu(url)
         about["precision"] = network.file.precision
     worker = start_worker(config, engine="ddp")  # nothing is trained: any engine would do
@@ -77,7 +77,7 @@ def main(arguments: list[str]) -> int:
     if worker.is_main:
         output = options.output or join_url(config.run_folder, "evaluation.json")
         write_bytes(output, evaluation.to_json().encode())
-        published = PUBLISHED.get(options.compare_with)
+        published = PUBLISHED_RESULTS.get(options.compare_with)
         columns, statement = (published.columns, published.statement) if published else ({}, "")
         console = Console(soft_wrap=True)
         console.print(evaluation.to_table(columns))
@@ -129,7 +129,7 @@ def _require_cpu(url: str) -> None:
         raise ValueError(f"{url} runs on the CPU; hide the GPUs: set CUDA_VISIBLE_DEVICES to ''")
 
 
-def _find_files(options: argparse.Namespace) -> FixedPairs | None:
+def _find_files(options: argparse.Namespace) -> ImageMaskPairs | None:
     if bool(options.images) != bool(options.masks):
         raise ValueError("--images and --masks belong together: name both, or neither")
     if options.compare_with and len(options.masks) > 1:

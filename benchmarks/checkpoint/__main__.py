@@ -35,13 +35,13 @@ from benchmarks.harness.command_line import (
     batch_of_worker,
     benchmark_parser,
     chosen_crop_size,
-    circumstances,
     command_line,
+    environment,
     exit_status,
     is_configured,
 )
 from benchmarks.harness.launched_workers import Workers
-from benchmarks.harness.result import Figure, Result
+from benchmarks.harness.result import Measurement, Result
 from benchmarks.harness.tables import publish
 from launch.support.arguments import parse_with_config
 from pipeline.checkpoints.format import read_checkpoint, step_name, write_committed
@@ -177,7 +177,7 @@ def measure_pauses(state: Any, url: str) -> Runs:
 def run(options: argparse.Namespace, config: Config, worker: Worker, command: str) -> Result:
     torch.manual_seed(0)
     workers = Workers(worker.rank, worker.world_size, worker.local_rank, worker.local_world_size)
-    parameters = circumstances(options, workers)
+    parameters = environment(options, workers)
     state, make_step, facts = training_state(config, worker)
     loop, store, pauses = Runs(), Runs(), Runs()
     url = options.store or (config.folder and join_url(config.folder, "benchmarks"))
@@ -202,7 +202,7 @@ def run(options: argparse.Namespace, config: Config, worker: Worker, command: st
     units = {BESIDE: "steps", HELD: "ratio", RATE: "MB/s"}
     place = "a local disk" if not url or is_local(url) else url.partition("://")[0]
     figures = [
-        Figure.of_runs(group, name, units.get(name, "s"), values)
+        Measurement.of_runs(group, name, units.get(name, "s"), values)
         for group, runs in (
             ("the training loop", loop),
             (f"the store, {place}", store),

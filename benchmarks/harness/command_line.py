@@ -150,7 +150,7 @@ def source_label(options: argparse.Namespace, default: str) -> str:
     return "photographs of one's own" if own else default
 
 
-def circumstances(options: argparse.Namespace, workers: Workers) -> dict[str, Any]:
+def environment(options: argparse.Namespace, workers: Workers) -> dict[str, Any]:
     """Parameters that every result has."""
     if options.rounds < 1:
         raise ValueError(f"--rounds is {options.rounds}: at least 1")

@@ -44,7 +44,7 @@ class NetworkGradients:
 
 
 @dataclass(frozen=True)
-class Exchange:
+class GradientAllReduce:
     """What one update of a network exchanges in a step."""
 
     network: NetworkGradients
@@ -56,11 +56,11 @@ class StepWork:
     """One step of a phase."""
 
     macs: float  # of one image, forwards and backwards
-    exchanges: tuple[Exchange, ...]
+    all_reduces: tuple[GradientAllReduce, ...]
 
     @property
     def num_bytes(self) -> int:
-        return sum(exchange.network.num_bytes for exchange in self.exchanges)
+        return sum(all_reduce.network.num_bytes for all_reduce in self.all_reduces)
 
 
 def work_of_phases(config: Config) -> dict[Phase, StepWork]:
@@ -73,11 +73,14 @@ def work_of_phases(config: Config) -> dict[Phase, StepWork]:
     # Besides both: the discriminators once more, forward and back to their input.
     third = 3 * c + 8 * d
     return {
-        Phase.COMPLETION: StepWork(first, (Exchange(completion, 2 * c / first),)),
-        Phase.DISCRIMINATOR: StepWork(second, (Exchange(discriminator, 4 * d / second),)),
+        Phase.COMPLETION: StepWork(first, (GradientAllReduce(completion, 2 * c / first),)),
+        Phase.DISCRIMINATOR: StepWork(second, (GradientAllReduce(discriminator, 4 * d / second),)),
         Phase.JOINT: StepWork(
             third,
-            (Exchange(discriminator, 4 * d / third), Exchange(completion, 2 * c / third)),
+            (
+                GradientAllReduce(discriminator, 4 * d / third),
+                GradientAllReduce(completion, 2 * c / third),
+            ),
         ),
     }
 

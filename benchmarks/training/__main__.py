@@ -25,7 +25,7 @@ from rich.console import Console
 
 from benchmarks.generator.operation_counts import phase_flops
 from benchmarks.harness.command_line import command_line, exit_status
-from benchmarks.harness.result import Figure, Result
+from benchmarks.harness.result import Measurement, Result
 from benchmarks.harness.tables import publish
 from benchmarks.training.data import StepData, add_data_options, step_data
 from benchmarks.training.figures import (
@@ -199,7 +199,7 @@ class _Hours:
                 raise ValueError(f"--hours-of {options.hours_of}: {error}") from error
             self._reason = str(error)
 
-    def figures(self, runs: Runs, plan: Plan, parameters: dict[str, Any]) -> list[Figure]:
+    def figures(self, runs: Runs, plan: Plan, parameters: dict[str, Any]) -> list[Measurement]:
         if self._reason:
             parameters["hours of the schedule"] = f"not extrapolated: {self._reason}"
             return []
@@ -211,7 +211,7 @@ class _Hours:
 def _figures(
     configs: dict[str, Config], runs: Runs, plan: Plan, options: argparse.Namespace,
     ranks: ProcessGroup, parameters: dict[str, Any],
-) -> list[Figure]:  # fmt: skip
+) -> list[Measurement]:  # fmt: skip
     config, kinds = configs[AS_CONFIGURED], plan.kinds
     batch_sizes = {name: one.train.batch_size for name, one in configs.items()}
     figures = speed_figures(runs, kinds, config.train.batch_size)

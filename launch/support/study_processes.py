@@ -17,7 +17,7 @@ from typing import IO, Any
 import yaml
 
 from pipeline.config.loading import config_mapping
-from pipeline.config.run_identity import recorded_config, trajectory_mapping
+from pipeline.config.run_identity import recorded_config, result_affecting_settings
 from pipeline.config.schema import Config
 from pipeline.study.definition import StudyRun
 from pipeline.study.results import is_finished
@@ -84,7 +84,7 @@ def has_ended(run: StudyRun) -> bool:
 
 def _decisive(config: Config) -> dict[str, Any]:
     """Return what the weights of a run that has ended depend on: its length too."""
-    return trajectory_mapping(config) | {
+    return result_affecting_settings(config) | {
         f"schedule.{name}": value for name, value in dataclasses.asdict(config.schedule).items()
     }
 

@@ -38,7 +38,7 @@ def with_recorded_defaults(config: Config, named: Collection[str]) -> tuple[Conf
         for path, before in CHANGED_DEFAULTS.items()
         if path not in named and _value(config, path) not in (None, before)
     }
-    recorded = _recorded(config) if candidates and config.resume != "never" else None
+    recorded = _read_recorded_config(config) if candidates and config.resume != "never" else None
     kept = {
         path: before
         for path, before in candidates.items()
@@ -61,7 +61,7 @@ def _value(config: Config, path: str) -> Any:
     return getattr(getattr(config, section), name, None)
 
 
-def _recorded(config: Config) -> Config | None:
+def _read_recorded_config(config: Config) -> Config | None:
     """Return what the newest checkpoint was made with, of those that `config.resume` leads to.
 
     None where there is none that can be read: what is wrong with it is said when it is resumed.

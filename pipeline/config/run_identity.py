@@ -64,7 +64,7 @@ _TRAJECTORY = {
 }
 
 
-def trajectory_mapping(config: Config) -> dict[str, Any]:
+def result_affecting_settings(config: Config) -> dict[str, Any]:
     """Return the fields that decide the weights at a step, flat: `loss.alpha` -> 0.0004.
 
     Values are plain: a tuple is a list, a dataclass in it a mapping.
@@ -92,7 +92,7 @@ def config_digest(config: Config) -> str:
     """
     fields = {
         name: value
-        for name, value in trajectory_mapping(config).items()
+        for name, value in result_affecting_settings(config).items()
         if name not in ADDED_FIELDS or value != ADDED_FIELDS[name]
     }
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

@@ -22,7 +22,7 @@ Intervals = dict[str, Any]
 
 
 def bootstrap_intervals(
-    values: np.ndarray, images: np.ndarray, methods: Sequence[str], figures: Sequence[str]
+    values: np.ndarray, images: np.ndarray, methods: Sequence[str], metrics: Sequence[str]
 ) -> Intervals:
     """Return percentile intervals of means, and of the first method's differences from the others.
 
@@ -51,7 +51,7 @@ def bootstrap_intervals(
         triples = zip(means[row].tolist(), low[row].tolist(), high[row].tolist(), strict=True)
         return {
             name: triple
-            for name, triple in zip(figures, triples, strict=True)
+            for name, triple in zip(metrics, triples, strict=True)
             if np.isfinite(triple).all()
         }
 

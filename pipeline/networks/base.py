@@ -15,7 +15,7 @@ from pipeline.config.schema import CompletionConfig
 Completed = tuple[Tensor, tuple[Tensor, ...]]
 
 
-class ErasingNetwork(nn.Module):
+class CompletionBase(nn.Module):
     """What lies in the hole is overwritten with `fill_color`, so that nothing of it can leak.
 
     A subclass computes `completed`; `size_multiple` and `context_px` are facts of its layers.

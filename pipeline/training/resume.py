@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.checkpoints.format import Checkpoint, committed_steps, read_checkpoint, read_newest
 from pipeline.config.loading import config_mapping
-from pipeline.config.run_identity import config_digest, recorded_config, trajectory_mapping
+from pipeline.config.run_identity import config_digest, recorded_config, result_affecting_settings
 from pipeline.config.schema import Config
 from pipeline.engines.ddp import Worker
 from pipeline.training.dilation_choice import (
@@ -103,8 +103,8 @@ def _require_same_run(found: Checkpoint, config: Config, data: Mixture) -> None:
     """A checkpoint continues exactly, or not at all."""
     facts = found.facts
     # Not by the digest: what differs is to be named.
-    before = trajectory_mapping(recorded_config(facts["config"]))
-    now = trajectory_mapping(config)
+    before = result_affecting_settings(recorded_config(facts["config"]))
+    now = result_affecting_settings(config)
     changed = [
         f"{key} was {before.get(key)!r}, is {value!r}"
         for key, value in now.items()

@@ -106,7 +106,7 @@ def _check_content(
     if sha256 != entry.sha256:
         report(Finding(entry.name, "SHA-256 is not the manifest's", entry.sha256, sha256))
     if not manifest.plan_sha256:
-        _check_foreign_images(manifest, file, records, result)
+        _check_external_images(manifest, file, records, result)
         return
     members = walk_tar(file, entry.name, report)
     layout = MemberLayout(manifest.recipe)
@@ -128,7 +128,7 @@ def _check_content(
         result.num_images += layout.part(member)[1] == "image"
 
 
-def _check_foreign_images(
+def _check_external_images(
     manifest: Manifest, file: ShardFile, records: np.ndarray | None, result: ShardResult
 ) -> None:
     """Of a shard that others packed, what is read of it: the images where the index says."""

@@ -126,14 +126,14 @@ def _serve(line: connection.Connection) -> None:
             except (BrokenPipeError, KeyboardInterrupt):
                 raise
             except Exception as error:
-                line.send(("error", _portable(error)))
+                line.send(("error", _picklable_error(error)))
                 return
             line.send(("record", record))
     except (EOFError, OSError):
         sys.exit(1)
 
 
-def _portable(error: Exception) -> Exception:
+def _picklable_error(error: Exception) -> Exception:
     """One that can cross the line and still says what happened."""
     if isinstance(error, OSError):
         told = OSError(str(error))

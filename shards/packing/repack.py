@@ -16,7 +16,7 @@ from shards.packing.shard_writer import remove_all_parts
 from shards.sources.plan import PackPlan, plan_packing
 from shards.storage.files import join_url, upload_file, write_bytes
 
-Tell = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Mended:
 
 
 def repack_damaged(
-    source: str, url: str, names: list[str] | None = None, *, log: Tell = print
+    source: str, url: str, names: list[str] | None = None, *, log: Log = print
 ) -> Mended:
     """Pack the damaged shards of `url` again from `source`, bit for bit as the manifest says.
 
@@ -40,7 +40,7 @@ def repack_damaged(
             f"{url} was packed by others and only indexed here: copy its shards again from where "
             "they came from"
         )
-    plan, shards = _planned(source, manifest, url)
+    plan, shards = _plan_again(source, manifest, url)
     planned = {shard.name: shard for shard in shards}
     entries = {entry.name: entry for listed in manifest.splits.values() for entry in listed}
     for name in names or []:
@@ -54,7 +54,7 @@ def repack_damaged(
     return Mended(wanted, len(entries) if names is None else len(wanted))
 
 
-def _planned(source: str, manifest: Manifest, url: str) -> tuple[PackPlan, list[PlannedShard]]:
+def _plan_again(source: str, manifest: Manifest, url: str) -> tuple[PackPlan, list[PlannedShard]]:
     plan = plan_packing(source, manifest.recipe)
     if plan.sha256 != manifest.plan_sha256:
         raise ValueError(

@@ -153,7 +153,7 @@ class ShardSet:
         for entry in self.entries:
             name = join_url(self.url, entry.name)
             if entry.name not in names:
-                raise FileNotFoundError(_missing(name))
+                raise FileNotFoundError(_missing_shard_message(name))
             if is_local(self.url):
                 check_shard_size(local_path(name).stat().st_size, entry, name)
 
@@ -164,9 +164,9 @@ class ShardSet:
         try:
             if held is None:
                 with open(local_path(name), "rb") as file:
-                    data = _mapped(file.fileno(), entry, name)
+                    data = _map_file(file.fileno(), entry, name)
             else:
-                data = _mapped(held.fileno(), entry, name)
+                data = _map_file(held.fileno(), entry, name)
             try:
                 records = self._read_index(shard)
             except (FileNotFoundError, ValueError) as error:
@@ -207,7 +207,7 @@ class ShardSet:
         return decode_index(index, name)
 
 
-def _mapped(descriptor: int, entry: ShardEntry, name: str) -> memoryview:
+def _map_file(descriptor: int, entry: ShardEntry, name: str) -> memoryview:
     check_shard_size(os.fstat(descriptor).st_size, entry, name)  # an empty file cannot be mapped
     return map_descriptor(descriptor)
 
@@ -216,7 +216,7 @@ def _nothing() -> None:
     """A local shard is held by nobody."""
 
 
-def _missing(name: str) -> str:
+def _missing_shard_message(name: str) -> str:
     return (
         f"{name} is missing although the manifest lists it; copy it from its source, or mend the "
         "set with `glcic repack`"

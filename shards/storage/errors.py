@@ -51,7 +51,7 @@ def is_passing(error: BaseException) -> bool:
         return False
     if isinstance(error, OSError):
         return not isinstance(error, _FINAL_KINDS) and error.errno not in _FINAL_ERRNOS
-    return _is_foreign(error) and not _names(error) & (_CREDENTIAL_ERRORS | _USER_ERRORS)
+    return _is_external(error) and not _names(error) & (_CREDENTIAL_ERRORS | _USER_ERRORS)
 
 
 def waiting_may_mend(error: BaseException) -> bool:
@@ -72,7 +72,7 @@ def named_error(error: Exception, what: str) -> Exception:
         kind = next((kind for kind in _KEPT_KINDS if isinstance(error, kind)), OSError)
     elif isinstance(error, ValueError) or _names(error) & _USER_ERRORS:
         return ValueError(f"{what} failed: {reason(error)}")
-    elif _is_foreign(error):
+    elif _is_external(error):
         kind = PermissionError if _names(error) & _CREDENTIAL_ERRORS else OSError
     else:
         return error
@@ -112,7 +112,7 @@ def _http_status(error: BaseException) -> int:
     return status if isinstance(status, int) else 0
 
 
-def _is_foreign(error: BaseException) -> bool:
+def _is_external(error: BaseException) -> bool:
     return isinstance(error, Exception) and type(error).__module__ != "builtins"
 
 

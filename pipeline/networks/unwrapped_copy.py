@@ -15,7 +15,7 @@ from pipeline.networks.kernels.winograd import DIRECT
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def plain_copy(network: Network) -> Network:
+def unwrapped_copy(network: Network) -> Network:
     """A deep copy that is not compiled, whose batch norm looks at its own batch alone and whose
     layers are computed as they are. Names of parameters and buffers are the same.
     """
