@@ -1,4 +1,4 @@
-"""The model of `benchmarks.cluster` held against links that it was not fitted to.
+"""The model of `benchmarks.cluster` compared with links that it was not fitted to.
 
     python -m benchmarks.limited_link --rates 1000 200
 

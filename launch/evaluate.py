@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="glcic evaluate",
         description="Evaluate a completion network on the validation samples of the packed set "
-        "data.shards, after estimating its batch norm anew on training images. Alone or under "
+        "data.shards, after re-estimating its batch norm on training images. Alone or under "
         "torchrun, with the same figures.",
     )
     parser.add_argument(

@@ -124,8 +124,8 @@ def _network(options: argparse.Namespace) -> tuple[nn.Module, dict[str, Any], Co
             raise ValueError(f"{options.checkpoint} is exported already: --shards changes nothing")
         if options.precision == "int8" and not options.shards:
             raise ValueError(
-                f"{options.checkpoint} is an exported network, which says of no images that it was "
-                "trained on; name a packed set to calibrate on with --shards"
+                f"{options.checkpoint} is an exported network, which does not record the "
+                "images that it was trained on; name a packed set to calibrate on with --shards"
             )
         network, description = load_exported(options.checkpoint, torch.device("cpu"))
         if not options.shards:

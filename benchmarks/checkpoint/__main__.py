@@ -5,7 +5,7 @@
 
 Real steps of the joint phase run undisturbed, beside a checkpoint that is being written, and beside
 one whose store hangs, in turn in every round. Under torchrun all workers make them, rank 0 saves as
-in training, and what is told is what the slowest worker waited.
+in training, and the result is what the slowest worker waited.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ def run(options: argparse.Namespace, config: Config, worker: Worker, command: st
     # Rank 0 alone writes to it.
     with checkpoint_store(url if worker.is_main else "") as folder:
         for number in range(options.rounds):
-            workers.say(f"round {number + 1} of {options.rounds}")
+            workers.log_message(f"round {number + 1} of {options.rounds}")
             for runs, measured in (
                 (loop, measure_loop(state, make_step, folder, options.steps, worker)),
                 (store, measure_store(state, folder, worker)),

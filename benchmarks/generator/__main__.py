@@ -79,11 +79,11 @@ def run(options: argparse.Namespace, config: Config, workers: Workers, command: 
     parameters = environment(options, workers)
     precisions = dict.fromkeys(s.precision for s in setups.values() if s.precision != "int8")
     precisions = precisions or {"fp32": None}
-    workers.say("the device's peaks")
+    workers.log_message("the device's peaks")
     seconds = min(1.0, options.seconds)
     every_peak = measured_peaks(cases[0], precisions, seconds, workers)
     peaks = {one: median_peak(every) for one, every in every_peak.items()}
-    workers.say("every layer alone")
+    workers.log_message("every layer alone")
     precision = "bf16" if "bf16" in peaks else "fp32"
     times = workers.each(partial(in_subprocess, partial(time_layers, cases[0], precision)))[0]
     figures = [figure for one, peak in peaks.items() for figure in _peak_figures(one, peak)]
@@ -119,7 +119,7 @@ def _measurable_setups(
     for own in workers.gathered(lacking_setups(setups, options.device)):
         lacking |= own
     for name, reason in lacking.items():
-        workers.say(f"{name}: not measured: {reason}")
+        workers.log_message(f"{name}: not measured: {reason}")
     setups = {name: setup for name, setup in setups.items() if name not in lacking}
     if not setups:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in lacking.items())
@@ -135,8 +135,8 @@ def _measure(
         name: GeneratorMeasurement(setup, case, options.seconds) for name, setup in setups.items()
     }
     measured = measure_in_rounds(
-        measurements, options.rounds, lambda message: workers.say(f"{case.label}: {message}"),
-        workers,
+        measurements, options.rounds,
+        lambda message: workers.log_message(f"{case.label}: {message}"), workers,
     )  # fmt: skip
     counts = completion_counts(config_of(case))
     forward = sum(count.forward_flops for count in counts)

@@ -56,7 +56,7 @@ def _seconds(worker: Worker, tensor: torch.Tensor, size: int, *, warm_up: bool) 
 
 
 def synchronize(worker: Worker) -> None:
-    """Until every rank has finished what it was told. Collective: every rank must call."""
+    """Wait until every rank has finished its work. Collective: every rank must call."""
     synchronize_device(worker.device)
     worker.all_reduce_sum_(torch.zeros(1)).item()
 

@@ -92,7 +92,9 @@ def run_benchmark(
 
 
 def exit_status(speaker: str, run: Callable[[], None]) -> int:
-    """0 when it has run; 1 when it could not, which `speaker` says, unless another worker has."""
+    """Return 0 when it has run; 1 when it could not, with a message of `speaker` unless another
+    had.
+    """
     try:
         run()
     except ReportedElsewhere:

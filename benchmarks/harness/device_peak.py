@@ -67,7 +67,7 @@ def best_seconds(call: Callable[[], object], device: torch.device, seconds: floa
 
 
 def synchronize(device: torch.device) -> None:
-    """Until the device has done what it was told."""
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -123,7 +123,10 @@ def measure_case(
         and (group == DIRECT or name not in peers.calls)
     }
     measured = measure_in_rounds(
-        candidates, options.rounds, lambda message: workers.say(f"{group}: {message}"), workers
+        candidates,
+        options.rounds,
+        lambda message: workers.log_message(f"{group}: {message}"),
+        workers,
     )
     pairs = dict.fromkeys([*PAIRS, (as_trained, READER), *_peer_pairs(peers)])
     known = [(a, b) for a, b in pairs if a in measured and b in measured and a != b]
@@ -158,7 +161,7 @@ def peers_of(options: argparse.Namespace, case: LoadCase, folder: Path, workers:
     }
 
     def prepare() -> Peers:
-        peers = prepare_loaders(options.peers, images, options.seconds, workers.say)
+        peers = prepare_loaders(options.peers, images, options.seconds, workers.log_message)
         if importlib.util.find_spec("webdataset") is None:
             peers.not_measured |= dict.fromkeys((PIL, SIMPLEJPEG), "webdataset is not installed")
         return peers
@@ -167,7 +170,7 @@ def peers_of(options: argparse.Namespace, case: LoadCase, folder: Path, workers:
     peers = every[workers.rank]
     peers.leave_out_what_is_lacking(every)
     for name, reason in peers.not_measured.items():
-        workers.say(f"{name}: not measured: {reason}")
+        workers.log_message(f"{name}: not measured: {reason}")
     return peers
 
 

@@ -71,7 +71,10 @@ def measure_from_store(
         folder = workers.once_a_node(lambda: own)
         call = FromEmptyCache(case, threads, seconds, folder, workers.local_rank == 0)
         measured = measure_in_rounds(
-            {name: call}, rounds, lambda message: workers.say(f"{FROM_STORE}: {message}"), workers
+            {name: call},
+            rounds,
+            lambda message: workers.log_message(f"{FROM_STORE}: {message}"),
+            workers,
         )[name]
         workers.barrier()  # the others read in the folder of their node's first
     images = {name: [[rate.images_per_s for rate in rates] for rates in measured]}

@@ -73,7 +73,7 @@ def measure_speed(
     """The sum of all workers, each of which packs its slice."""
     place = (workers.rank, workers.world_size)
     paths = paths_of_slice(_training_paths(source, recipe), recipe, *place)
-    peers = prepare_packers(options.peers, paths, recipe.short_side, workers.say)
+    peers = prepare_packers(options.peers, paths, recipe.short_side, workers.log_message)
     ours: dict[str, MeasureCall | PeerCall] = {
         OURS: partial(pack_rate, source, recipe, 1, *place),
         OURS_2: partial(pack_rate, source, recipe, 2, *place),
@@ -97,7 +97,7 @@ def _measure(
         for name, candidate in (ours | peers.calls).items()
         if name not in peers.not_measured and (not options.candidate or name in options.candidate)
     }
-    measured = measure_in_rounds(candidates, options.rounds, workers.say, workers)
+    measured = measure_in_rounds(candidates, options.rounds, workers.log_message, workers)
     known = [pair for pair in pairs if set(pair) <= measured.keys()]
     figures = figures_of(group, unit, sum_over_workers(measured), known)
     tables = [
@@ -145,7 +145,7 @@ def measure_writing(
     count = options.written_samples
     paths = _training_paths(source, recipe)[:_WRITTEN_IMAGES]
     samples = stored_samples(paths, recipe)
-    peers = prepare_writers(options.peers, paths, recipe.short_side, count, workers.say)
+    peers = prepare_writers(options.peers, paths, recipe.short_side, count, workers.log_message)
     ours: dict[str, MeasureCall | PeerCall] = {
         WRITER: partial(writing_rate, samples, recipe, count),
         PEER_WRITER: partial(webdataset_writing_rate, samples, recipe, count),
@@ -212,7 +212,7 @@ def run(options: argparse.Namespace, config: Config, workers: Workers, command: 
         writing, further, writers = measure_writing(source, recipe, options, workers)
         peers.not_measured |= writers.not_measured
         for name, reason in peers.not_measured.items():
-            workers.say(f"{name}: not measured: {reason}")
+            workers.log_message(f"{name}: not measured: {reason}")
         parameters |= peers.parameters()
         figures = speed + writing + measure_fidelity(source, recipe, workers)
     return Result("packing", command, parameters, figures, tables=tables + further)

@@ -22,7 +22,7 @@ from pipeline.distributed.batch_norm_statistics import running_statistics
 from pipeline.engines.ddp import BUCKET_CAP_MB
 from pipeline.networks.registry import build_completion, build_discriminator
 
-FIRST_BUCKET_BYTES = 1 << 20  # DistributedDataParallel's limit, where it is not told any
+FIRST_BUCKET_BYTES = 1 << 20  # DistributedDataParallel's limit, its default
 _ELEMENT_BYTES = 4  # parameters and gradients are float32 in every precision
 
 

@@ -42,7 +42,7 @@ class StepTime:
 class ComputeTime:
     fixed_s: float
     per_image_s: float
-    least_s: float = 0.0  # however few images: what it takes to tell a GPU what to do
+    least_s: float = 0.0  # however few images: to launch the kernels on a GPU
 
     def seconds(self, images: float, crowding: Crowding | None = None) -> float:
         factors = crowding or Crowding()

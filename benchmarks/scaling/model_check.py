@@ -1,4 +1,4 @@
-"""The model, fitted to some of what was measured and held against the rest."""
+"""The model, fitted to some of what was measured and compared with the rest."""
 
 from __future__ import annotations
 

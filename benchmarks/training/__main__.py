@@ -146,15 +146,15 @@ def _run(
         )  # fmt: skip
         load = round(os.getloadavg()[0], 2)
         candidates = stack.enter_context(_candidates(configs, data.kinds, ranks, apart))
-        say = _say if ranks.is_main else lambda message: None
-        runs = measure_rounds(candidates, plan, say)
+        log_message = _log_message if ranks.is_main else lambda message: None
+        runs = measure_rounds(candidates, plan, log_message)
         if ranks.is_main:
             parameters = _parameters(configs[AS_CONFIGURED], ranks, data, plan, load)
             if options.note:
                 parameters["note"] = options.note
             if ranks.world_size > 1 and not runs.all_reduce_shares:
                 parameters["exchange of gradients"] = (
-                    "not measured: its steps are held against those on synthetic images, and the "
+                    "not measured: its steps are compared with those on synthetic images, and the "
                     "engine must be able to leave it out, as ddp and accelerate are"
                 )
             if variants:
@@ -249,7 +249,7 @@ def _parameters(
     }
 
 
-def _say(message: str) -> None:
+def _log_message(message: str) -> None:
     Console(stderr=True).print(message, markup=False, highlight=False, soft_wrap=True)
 
 

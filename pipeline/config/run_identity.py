@@ -78,7 +78,7 @@ def result_affecting_settings(config: Config) -> dict[str, Any]:
         for name, field in dataclasses.asdict(value).items():  # type: ignore[arg-type]
             if names is None or name in names:
                 flat[f"{section}.{name}"] = list(field) if type(field) is tuple else field
-    # What is in the sets is told by their fingerprint; where they lie may change.
+    # Their fingerprint covers the content of the sets; where they lie may change.
     flat["data.mixture"] = [one.weight for one in config.data.mixture]
     if not config.data.mixture:
         flat["data.weight"] = 1.0  # alone, a set has every lane whatever its weight

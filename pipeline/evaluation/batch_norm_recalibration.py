@@ -1,4 +1,4 @@
-"""Batch norm's running statistics, estimated anew before a network is evaluated or exported.
+"""Batch norm's running statistics, re-estimated before a network is evaluated or exported.
 
 While training they trail behind weights that keep moving, and those of a running average of weights
 were never its own. Here they become plain averages over given batches.

@@ -27,12 +27,12 @@ def bootstrap_intervals(
     """Return percentile intervals of means, and of the first method's differences from the others.
 
     `values` (samples, methods, figures), NaN where a figure is not defined; `images` (samples,)
-    tells which samples share an image. The draws depend on the number of images alone.
+    gives the image of each sample. The draws depend on the number of images alone.
 
     The result holds `methods`, by method and figure [low, high]; `differences`, by method and
     figure {mean, low, high} of the first method minus that one, over the samples where both have
     the figure; and `confidence`, `num_resamples`, `num_images`. It is empty where there is but one
-    image: nothing can be said of others then.
+    image: it does not generalise to others then.
     """
     _, image_of_sample = np.unique(images, return_inverse=True)
     num_images = int(image_of_sample.max()) + 1

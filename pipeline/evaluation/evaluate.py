@@ -229,7 +229,7 @@ def evaluate_network(
 
 
 def recalibrate(network: nn.Module, config: Config, worker: Worker) -> nn.Module:
-    """A copy in eval mode whose batch norm was estimated anew on training images.
+    """A copy in eval mode whose batch norm was re-estimated on training images.
 
     The images are the first of the training order, in batches of 16 whatever the number of ranks.
     Collective: every rank must call.
@@ -254,7 +254,7 @@ def training_batches(
     available = load_manifest(data.shards).num_samples("train")
     if available == 0:
         raise ValueError(
-            f"{data.shards} has no training images, from which batch norm is estimated anew; name "
+            f"{data.shards} has no training images, from which batch norm is re-estimated; name "
             "the set that the network was trained on by --data.shards and this one by "
             "--evaluation.shards, or set --evaluation.recalibration-images 0"
         )

@@ -1,4 +1,4 @@
-"""What all completion networks share: they erase the hole of an image before they look at it."""
+"""What all completion networks share: they erase the hole of an image before they use it."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class DoubleConvolution(nn.Sequential):
 class UNet(CompletionBase):
     """Completes the hole of an image.
 
-    With `gate_skips` what the encoder hands over is multiplied by the share of known pixels, so
+    With `gate_skips` the output of the encoder is multiplied by the share of known pixels, so
     that the colour the hole was filled with does not reach the decoder.
     """
 

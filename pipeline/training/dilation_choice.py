@@ -31,7 +31,7 @@ Seconds = dict[str, float]
 
 
 def recorded_dilation(facts: Mapping[str, Any]) -> str:
-    """What a checkpoint says; before it said anything there was one way alone."""
+    """Return what a checkpoint records; older ones record nothing and used one way alone."""
     return str(facts.get("dilation", NATIVE))
 
 

@@ -94,14 +94,14 @@ def set_errors(config: Config, shards: str, manifest: Manifest) -> list[str]:
     if packed != asked:
         errors.append(
             f"pack.crop_size is {asked}, but {shards} was packed for crops of {packed} "
-            f"pixels; set --pack.crop_size {packed} or pack anew"
+            f"pixels; set --pack.crop_size {packed} or pack again"
         )
     stored = manifest.recipe.short_side
     if config.data.short_side_max > stored:
         errors.append(
             f"data.short_side_max is {config.data.short_side_max}, but {shards} stores "
             f"images with a short side of at most {stored} pixels, which would be enlarged; set "
-            f"--data.short_side_max {stored} or pack anew"
+            f"--data.short_side_max {stored} or pack again"
         )
     return errors
 
@@ -117,7 +117,7 @@ def _amount_errors(config: Config, mixture: Mixture) -> list[str]:
             else "name one of its shards val-*.tar, remove its manifest.json and index it again"
         )
         errors.append(
-            f"{config.data.shards} has no validation images, by which a run is looked at; {remedy}"
+            f"{config.data.shards} has no validation images, on which a run is evaluated; {remedy}"
         )
     for number, (one, manifest) in enumerate(zip(mixture.sets, mixture.manifests, strict=True)):
         lanes, num_samples = mixture.lanes.count(number), manifest.num_samples("train")

@@ -26,7 +26,7 @@ from shards.sampling.mixture import Mixture
 def state_facts(
     config: Config, data: Mixture, worker: Worker, step: int, dilation: str
 ) -> dict[str, Any]:
-    """What `state.json` says beside the step. `dilation`: how dilated layers are computed."""
+    """Return what `state.json` holds beside the step. `dilation`: the method of dilated layers."""
     return {
         "config": config_mapping(config),
         "config_digest": config_digest(config),

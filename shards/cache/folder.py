@@ -114,7 +114,7 @@ class CacheFolder:
         return Room(len(evicted), limit, contents.total_bytes + size_bytes - freed)
 
     def publish(self, path: Path, lock: FileLock) -> None:
-        """The fetched part gets its name, and its space is no longer announced."""
+        """The fetched part gets its name, and its space is no longer reserved."""
         with self._hold_lock():
             os.replace(self.part(path), path)
             lock.state_size(0)

@@ -64,7 +64,7 @@ class ImageMaskPairs:
         return _read_image(image, pair.image, self.side), mask
 
     def description(self) -> dict[str, Any]:
-        """What tells evaluations on other files apart."""
+        """Return what distinguishes evaluations on other files."""
         names = sorted({pair.set_name for pair in self.pairs})
         listed = "\n".join("\t".join(pair[2:]) for pair in self.pairs)
         is_hashed = all(pair.image_sha256 and pair.mask_sha256 for pair in self.pairs)

@@ -1,6 +1,6 @@
 """The encodings of stored images: JPEG, PNG, lossless WebP and raw pixels (.npy).
 
-Reading believes no file: its size is held against the expected one before anything is decoded, so
+Reading believes no file: its size is compared with the expected one before anything is decoded, so
 that no data, however hostile, takes more memory than the image it stands for.
 """
 

@@ -93,7 +93,7 @@ def _check(recipe: PackRecipe) -> None:
     if recipe.masks.kind == "strokes":
         errors.append(
             "pack.masks.kind is strokes: free-form masks lie in the shards, which are not changed; "
-            "pack the images anew"
+            "pack the images again"
         )
     if errors:
         raise ValueError("the shards cannot be indexed so:\n  " + "\n  ".join(errors))

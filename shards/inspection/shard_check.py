@@ -1,4 +1,4 @@
-"""One shard and its index, held against each other and against the manifest."""
+"""One shard and its index, compared with each other and with the manifest."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ShardResult:
     entry: ShardEntry
     findings: list[Finding] = field(default_factory=list)
     keys: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
-    num_images: int = 0  # whose pixels and description were looked at
+    num_images: int = 0  # whose pixels and description were checked
     num_bytes: int = 0
 
 
@@ -199,7 +199,7 @@ def _order_findings(shard: str, members: list[Member], layout: MemberLayout) -> 
             awaited = layout.after(member)
         elif awaited and is_next:
             awaited = awaited[1:]
-        else:  # lost: the next image begins anew
+        else:  # lost: the next image begins again
             awaited = []
     for name in awaited:
         yield Finding(f"{shard} {name}", "the last sample lacks a member")

@@ -1,7 +1,7 @@
 """Verifies a packed set to the last byte: every file, archive, image, description and mask.
 
-Nothing that is found stops the search: each finding is told with its place, and what follows it is
-still looked at.
+Nothing that is found stops the search: each finding is reported with its place, and what follows it
+is still checked.
 """
 
 from __future__ import annotations

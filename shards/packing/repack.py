@@ -59,7 +59,7 @@ def _plan_again(source: str, manifest: Manifest, url: str) -> tuple[PackPlan, li
     if plan.sha256 != manifest.plan_sha256:
         raise ValueError(
             f"{source} is not what {url} was packed from: its files, classes or sizes differ; name "
-            "the source as it was, or pack the set anew"
+            "the source as it was, or pack the set again"
         )
     counts = {split: len(images) for split, images in plan.splits.items()}
     return plan, planned_shards(counts, manifest.recipe.images_per_shard)
@@ -80,7 +80,7 @@ def _mend(
             raise ValueError(
                 f"{entry.name} comes out otherwise than it was packed (SHA-256 {found}..., the "
                 f"manifest says {entry.sha256[:12]}...): the source's content or the versions of "
-                "the decoders have changed since; it was not replaced, pack the set anew"
+                "the decoders have changed since; it was not replaced, pack the set again"
             )
         _publish(Path(folder), url, entry.name)
 

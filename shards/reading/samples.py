@@ -1,4 +1,4 @@
-"""Reads single samples into the rows of batches, and says what happens to damaged ones."""
+"""Read single samples into the rows of batches, and handle damaged ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from shards.storage.counters import Counters
 
 _ATTEMPTS = 64  # substitutes that are tried for one sample before the run is stopped
 _ATTEMPTS_INSIDE = 16  # of these in the same shard; from then on every other one
-_MAX_LOGGED = 20  # damaged samples that are told one by one; all are counted
+_MAX_LOGGED = 20  # damaged samples that are logged one by one; all are counted
 
 
 @dataclass
@@ -38,7 +38,7 @@ class SampleReader:
 
     What cannot be read ends in the error that names it; with `substitute`, in another sample, which
     depends on nothing but the address, and a count. Without `packed_holes` no hole is written:
-    whoever draws them anew does it.
+    whoever draws them again does it.
     """
 
     def __init__(

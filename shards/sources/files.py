@@ -65,7 +65,7 @@ def file_size(folder: str, name: str) -> int:
     url, below = join_url(folder, name), _join_below(path, name)
     size = _with_retries(lambda: filesystem.size(below), f"measuring {url}")
     if size is None:
-        raise OSError(errno.EIO, "the store does not say how large it is", url)
+        raise OSError(errno.EIO, "the object storage does not report its size", url)
     return int(size)
 
 

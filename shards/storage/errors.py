@@ -1,4 +1,4 @@
-"""What goes wrong in a store, whichever library says it: whether to try again, and what to tell."""
+"""Classify the errors of object storage, of any library: whether to retry, and what to report."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _MEANINGS = {
     "404": "it does not exist",
     "403": "access is denied",
     "AccessDenied": "access is denied",
-    "InvalidAccessKeyId": "the store does not know the access key",
+    "InvalidAccessKeyId": "the object storage does not know the access key",
     "SignatureDoesNotMatch": "the secret key is wrong",
 }
 
@@ -61,7 +61,8 @@ def waiting_may_mend(error: BaseException) -> bool:
 
 
 def named_error(error: Exception, what: str) -> Exception:
-    """`error` of a store as a built-in one whose message says what failed, and on which URL.
+    """Return an error of a storage as a built-in one whose message says what failed, and on which
+    URL.
 
     An OSError keeps its kind. Errors that name their local file, and errors of the program, are
     returned as they are.

@@ -1,4 +1,4 @@
-"""What an exported graph gives, held against the network that it was made of."""
+"""What an exported graph gives, compared with the network that it was made of."""
 
 from __future__ import annotations
 

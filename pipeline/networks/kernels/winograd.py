@@ -207,5 +207,5 @@ def _stack(square: list[list[Tensor]], dtype: torch.dtype) -> Tensor:
 
 @cache
 def _compile(form: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Anew for each size of image; of many sizes the last ones are computed without."""
+    """Compile for each size of image; of many sizes the last ones are computed without."""
     return torch.compile(form, dynamic=False)

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[3]
 # PyDLL keeps the interpreter's lock: no thread of the process can run any Python.
 PROGRAM = """
 import ctypes, os, signal, time
-from pipeline.watchdog import Watchdog
+from pipeline.failures.watchdog import Watchdog
 with Watchdog() as watchdog:
     watchdog.expect("a short step", 1.0)
     for _ in range(15):

@@ -233,7 +233,7 @@ def test_shards_without_one_image_to_train_on_are_refused(tmp_path: Path) -> Non
 
 def test_free_form_masks_are_refused_since_they_would_lie_in_the_shards(tmp_path: Path) -> None:
     recipe = replace(RECIPE, masks=MaskRecipe(kind="strokes"))
-    with pytest.raises(ValueError, match=r"pack\.masks\.kind is strokes.*pack the images anew"):
+    with pytest.raises(ValueError, match=r"pack\.masks\.kind is strokes.*pack the images again"):
         index_external_shards(str(write_shards(tmp_path / "set")), recipe)
 
 

@@ -252,7 +252,7 @@ def killed(source, target):
         os.kill(os.getpid(), signal.SIGKILL)
     replace(source, target)
 os.replace = killed
-from shards.repack import repack_damaged
+from shards.packing.repack import repack_damaged
 repack_damaged(sys.argv[1], sys.argv[2])
 """
 
