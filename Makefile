@@ -9,7 +9,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --di
 # A part of Chelsea the cat, of which the network has seen nothing.
 PHOTOGRAPH ?= data/samples/val/chelsea/chelsea-256-96-160.png
 
-.PHONY: quickstart test test-fast check format clean
+.PHONY: quickstart test test-fast check format docs clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/glcic samples data/samples
@@ -39,6 +39,11 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m docs_site --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "Open build/site/index.html"
+
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(f"Python 3.11 or later is needed, $(PYTHON) is {v[0]}.{v[1]}; say make PYTHON=python3.11" if v < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
@@ -46,7 +51,11 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --no-compile --editable '.[samples,dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[samples,dev,docs]'
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[samples,docs]'
 	touch $@
 
 clean:

@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.harness.result import Measurement, Result, read_result
 from pipeline.evaluation.metrics import METRICS
 from pipeline.evaluation.report import BLENDED
-from pipeline.study.answers import answers_table
+from pipeline.study.answers import answers_table, multiplicity
 from pipeline.study.definition import BLENDED_PREFIX
 from pipeline.study.page import shown_spread
 from pipeline.study.record import read_record
@@ -55,9 +55,12 @@ def quickstart(results: Path) -> Iterator[str]:
         yield _row([method, *cells])
     yield ""
     if BLENDED in methods and "membrane" in methods:
-        gain = methods[BLENDED]["hole_psnr_db"] - methods["membrane"]["hole_psnr_db"]
+        gain = f"{methods[BLENDED]['hole_psnr_db'] - methods['membrane']['hole_psnr_db']:+.2f}"
+        of_blended = intervals.get("differences_of", {}).get(BLENDED, {})
+        if "hole_psnr_db" in of_blended.get("membrane", {}):
+            gain = _difference(of_blended["membrane"])
         yield (
-            f"Blended, the network has {gain:+.2f} dB against the membrane, which is a grey fill "
+            f"Blended, the network has {gain} dB against the membrane, which is a grey fill "
             "blended in the same way."
         )
         yield ""
@@ -204,6 +207,8 @@ def study(results: Path) -> Iterator[str]:
     yield "| --- | --- | ---: | ---: |"
     yield from map(_row, table[1:])
     yield ""
+    yield multiplicity(study, measured)
+    yield ""
     yield origin(provenance)
 
 
@@ -214,7 +219,7 @@ def study_methods(results: Path) -> Iterator[str]:
     names += ["lpips"]
     yield _row(["", *(METRICS[name][0] for name in names)])
     yield "| --- |" + " ---: |" * len(names)
-    for arm in ("completion-only", "default", "global-composite"):
+    for arm in ("completion-only", "known-03", "known-4", "global-composite"):
         label = study.arms[arm].label
         for suffix, prefix in (("", ""), (", blended", BLENDED_PREFIX)):
             spreads = [(spread_of(measured, arm, prefix + name), name) for name in names]

@@ -15,13 +15,13 @@ from tests.handwritten_figures import without_code_blocks
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
-    ROOT / "README.md",
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "benchmarks").glob("*.md")),
     *sorted((ROOT / "benchmarks" / "results").glob("*.md")),
     ROOT / "k8s" / "README.md",
 ]
-PACKAGES = ("benchmarks", "docs", "k8s", "launch", "pipeline", "shards", "tests")
+PACKAGES = ("benchmarks", "docs", "docs_site", "k8s", "launch", "pipeline", "shards", "tests")
 
 _LINK = re.compile(r"\]\((?P<target>[^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (?P<title>.+)$", re.MULTILINE)
@@ -89,7 +89,7 @@ def test_every_page_of_docs_is_linked_from_another() -> None:
         for target in links(page.read_text())
         if target.partition("#")[0]
     }
-    assert not set((ROOT / "docs").glob("*.md")) - linked
+    assert not set((ROOT / "docs").rglob("*.md")) - linked
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

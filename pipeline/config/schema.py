@@ -77,7 +77,7 @@ class LossConfig:
     reconstruction: Literal["masked", "global", "hole_and_known"] = "hole_and_known"
     error: Literal["squared", "absolute"] = "squared"
     masked_mean: Literal["image", "hole"] = "image"  # of masked: over what it is averaged
-    known_weight: float = 0.3  # of the known region's mean beside the hole's, for hole_and_known
+    known_weight: float = 4.0  # of the known region's mean beside the hole's, for hole_and_known
     # Weight of the adversarial term (paper, section 4); auto: moved from that as little as keeps
     # the reconstruction's gradient at the output at 1 to 10 times the adversarial one's.
     alpha: float | Literal["auto"] = 0.0004

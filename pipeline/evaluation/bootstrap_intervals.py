@@ -22,7 +22,11 @@ Intervals = dict[str, Any]
 
 
 def bootstrap_intervals(
-    values: np.ndarray, images: np.ndarray, methods: Sequence[str], metrics: Sequence[str]
+    values: np.ndarray,
+    images: np.ndarray,
+    methods: Sequence[str],
+    metrics: Sequence[str],
+    compared: Sequence[str] = (),
 ) -> Intervals:
     """Return percentile intervals of means, and of the first method's differences from the others.
 
@@ -31,15 +35,17 @@ def bootstrap_intervals(
 
     The result holds `methods`, by method and figure [low, high]; `differences`, by method and
     figure {mean, low, high} of the first method minus that one, over the samples where both have
-    the figure; and `confidence`, `num_resamples`, `num_images`. It is empty where there is but one
-    image: it does not generalise to others then.
+    the figure; `differences_of`, the same for each method of `compared` that was measured; and
+    `confidence`, `num_resamples`, `num_images`. It is empty where there is but one image: nothing
+    can be said of others then.
     """
     _, image_of_sample = np.unique(images, return_inverse=True)
     num_images = int(image_of_sample.max()) + 1
     if num_images < 2:
         return {}
-    differences = values[:, :1] - values[:, 1:]
-    quantities = np.concatenate([values, differences], axis=1)
+    minuends = [0, *(methods.index(name) for name in compared if name in methods)]
+    differences = [values[:, row : row + 1] - values for row in minuends]
+    quantities = np.concatenate([values, *differences], axis=1)
     sums, counts = _by_image(quantities, image_of_sample, num_images)
     low, high = np.quantile(
         _resampled_means(sums, counts), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0
@@ -55,6 +61,17 @@ def bootstrap_intervals(
             if np.isfinite(triple).all()
         }
 
+    def differences_of(block: int) -> dict[str, dict[str, dict[str, float]]]:
+        start = len(methods) * (block + 1)
+        return {
+            method: {
+                name: {"mean": mean, "low": low, "high": high}
+                for name, (mean, low, high) in entries(start + row).items()
+            }
+            for row, method in enumerate(methods)
+            if row != minuends[block]
+        }
+
     return {
         "confidence": CONFIDENCE,
         "num_resamples": NUM_RESAMPLES,
@@ -63,12 +80,9 @@ def bootstrap_intervals(
             method: {name: [low, high] for name, (_, low, high) in entries(row).items()}
             for row, method in enumerate(methods)
         },
-        "differences": {
-            method: {
-                name: {"mean": mean, "low": low, "high": high}
-                for name, (mean, low, high) in entries(len(methods) + row).items()
-            }
-            for row, method in enumerate(methods[1:])
+        "differences": differences_of(0),
+        "differences_of": {
+            methods[row]: differences_of(block) for block, row in enumerate(minuends) if block
         },
     }
 

@@ -22,7 +22,7 @@ from pipeline.evaluation.bootstrap_intervals import bootstrap_intervals
 from pipeline.evaluation.feature_metrics import PerceptualNetworks, distribution_metrics
 from pipeline.evaluation.metrics import OF_ALL_SAMPLES, SAMPLE_METRICS
 from pipeline.evaluation.per_sample import EvaluationContext, ImageBatch, Measurements, measure
-from pipeline.evaluation.report import NETWORK, Evaluation
+from pipeline.evaluation.report import BLENDED, NETWORK, Evaluation
 from pipeline.step.device_feed import images_to_device, masks_to_device
 from pipeline.step.training_data import reader_spec
 from shards.evaluation_sets.image_mask_pairs import ImageMaskPairs
@@ -134,7 +134,9 @@ def _evaluation(
         evaluated={**evaluated, "precision": context.precision},
         by_set=by_set,
         by_hole_area={name: group(chosen) for name, chosen in measured.by_hole_area().items()},
-        intervals=bootstrap_intervals(measured.values, images, measured.methods, SAMPLE_METRICS),
+        intervals=bootstrap_intervals(
+            measured.values, images, measured.methods, SAMPLE_METRICS, compared=(BLENDED,)
+        ),
     )
 
 

@@ -69,7 +69,12 @@ class Evaluation:
     def _tables(self, beside: Mapping[str, Metrics]) -> list[_Table]:
         tables = [self._of_methods(beside)]
         if self.intervals:
-            tables += [self._of_intervals(), self._of_differences()]
+            tables += [
+                self._of_intervals(),
+                self._of_differences(NETWORK, self.intervals["differences"]),
+            ]
+            for method, differences in self.intervals.get("differences_of", {}).items():
+                tables.append(self._of_differences(method, differences))
         if self._groups():
             tables.append(self._of_groups())
         return [table for table in tables if table.rows]
@@ -100,8 +105,7 @@ class Evaluation:
             f"{percent} over {self.intervals['num_images']} images", _headings(names), rows
         )
 
-    def _of_differences(self) -> _Table:
-        found = self.intervals["differences"]
+    def _of_differences(self, minuend: str, found: Mapping[str, Any]) -> _Table:
         names = _present(_WITH_INTERVALS, found.values())
 
         def cell(method: str, name: str) -> str:
@@ -114,7 +118,7 @@ class Evaluation:
             return f"{mean} ({low} to {high})"
 
         rows = [(method, [cell(method, name) for name in names]) for method in found]
-        return _Table(f"{NETWORK} minus the method, image by image", _headings(names), rows)
+        return _Table(f"{minuend} minus the method, image by image", _headings(names), rows)
 
     def _groups(self) -> dict[str, dict[str, Any]]:
         areas = {f"hole {name}": one for name, one in self.by_hole_area.items()}

@@ -48,8 +48,8 @@ def sample_sheet(
     """
     fill = torch.as_tensor(fill_color, dtype=images.dtype, device=images.device).view(1, 3, 1, 1)
     hidden = torch.where(masks > 0.5, fill, images)
-    membrane = _blend(torch.where(masks > 0.5, 0.5, images), masks)
-    stages = [hidden, masks, raw, completed, _blend(completed, masks), membrane, images]
+    membrane = membranes(images, masks)
+    stages = [hidden, masks, raw, completed, blended_images(completed, masks), membrane, images]
     columns = list(zip(HEADINGS, stages, strict=True))
     if fakeness is None:
         return tile_grid(columns, title)
@@ -94,7 +94,7 @@ def validation_sheet(
     return sheet, buffer.getvalue()
 
 
-def _blend(completed: Tensor, masks: Tensor) -> Tensor:
+def blended_images(completed: Tensor, masks: Tensor) -> Tensor:
     """float32 (N, 3, S, S) in [0, 1], on the CPU."""
     pairs = zip(
         quantized(completed.permute(0, 2, 3, 1).float().cpu().numpy()),
@@ -103,6 +103,11 @@ def _blend(completed: Tensor, masks: Tensor) -> Tensor:
     )
     images = np.stack([blended(one, hole) for one, hole in pairs])
     return images_to_device(images, torch.device("cpu"))
+
+
+def membranes(images: Tensor, masks: Tensor) -> Tensor:
+    """Return (N, 3, H, W) grey fills after the same post-processing: what no network has done."""
+    return blended_images(torch.where(masks > 0.5, 0.5, images), masks)
 
 
 def _correlations(fakeness: Tensor, completed: Tensor, images: Tensor, masks: Tensor) -> list[str]:

@@ -10,8 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.study.definition import Study, StudyAnswer
-from pipeline.study.results import CONFIDENCE, Results, Spread, paired_percent, spread_of
+from pipeline.config.baseline_names import BASELINE_NAMES
+from pipeline.study.definition import BLENDED_PREFIX, Study, StudyAnswer
+from pipeline.study.results import (
+    CONFIDENCE,
+    Results,
+    Spread,
+    classic_figures,
+    paired_percent,
+    spread_of,
+)
 
 Verdict = Literal["shown", "not shown", "not resolved", "not run"]
 
@@ -35,7 +43,18 @@ def answers(study: Study, results: Results) -> list[Answer]:
 
 
 def effect_percent(asked: StudyAnswer, results: Results) -> Spread | None:
-    """Return the effect by seed; None where no seed of both arms has ended."""
+    """Return the effect by seed; None where no seed of both arms has ended.
+
+    A method without learned weights has one value for all seeds. A figure of the blended completion
+    is compared with the method's own: blending changes nothing where nothing is known.
+    """
+    if asked.reference in BASELINE_NAMES:
+        baseline = classic_figures(results).get(asked.reference, {})
+        value = baseline.get(asked.figure.removeprefix(BLENDED_PREFIX))
+        spread = spread_of(results, asked.arm, asked.figure)
+        if not value or spread is None:
+            return None
+        return Spread.of(100 * (one / value - 1) for one in spread.values)
     if asked.reference:
         return paired_percent(results, asked.arm, asked.reference, asked.figure)
     changes = spread_of(results, asked.arm, asked.figure)  # since the first phase: 1 is none

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import pydantic
 
+from pipeline.config.baseline_names import BASELINE_NAMES
 from pipeline.config.loading import parse_config
 from pipeline.config.schema import Config
 from pipeline.evaluation.metrics import METRICS
@@ -63,8 +64,8 @@ class StudyAnswer:
 
     question: str
     arm: str
-    # What the arm is compared with. Empty: its own state at the end of the first phase, for the
-    # figures that are such changes.
+    # What the arm is compared with: an arm, or a method without learned weights by its name. Empty:
+    # its own state at the end of the first phase, for the figures that are such changes.
     reference: str = ""
     figure: str = "hole_mse"
     claim: Literal["lower", "higher", "differs", "same"] = "lower"
@@ -171,11 +172,11 @@ def _unknown(names: Iterable[str]) -> list[str]:
 def _answer_errors(study: Study, asked: StudyAnswer) -> list[str]:
     prefix = f"answer {asked.question!r}"
     errors = [f"{prefix} has a figure {error}" for error in _unknown([asked.figure])]
-    compared = [asked.arm, *([asked.reference] if asked.reference else [])]
+    known = {asked.arm: study.arms, asked.reference: (*study.arms, *BASELINE_NAMES, "")}
     errors += [
-        f"{prefix} compares {arm}; arms: {', '.join(study.arms)}"
-        for arm in compared
-        if arm not in study.arms
+        f"{prefix} compares {name}; known: {', '.join(filter(None, names))}"
+        for name, names in known.items()
+        if name not in names
     ]
     if not asked.reference and asked.figure not in CHANGES:
         errors.append(f"{prefix} has no reference, which only {', '.join(CHANGES)} may go without")

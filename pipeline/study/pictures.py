@@ -14,6 +14,7 @@ from pipeline.evaluation.evaluate import evaluated_samples, sample_tensors
 from pipeline.exports.network_folder import load_completion_network
 from pipeline.networks.base import completed_by
 from pipeline.reporting.image_grid import tile_grid
+from pipeline.reporting.sample_sheets import blended_images, membranes
 from pipeline.step.holes import composite
 from pipeline.step.losses import error_map
 from pipeline.study.definition import Study, StudyFigure, StudyRun
@@ -27,7 +28,8 @@ _MAP_SCALE = 2.0  # of errors beside maps, as the maps are trained
 def comparison_sheet(study: Study, figure: StudyFigure, runs: list[StudyRun]) -> Image.Image:
     """Validation samples, one row each: the input, what each of `runs` makes of it, the original.
 
-    A network with maps is followed by its finest map and the error that this is to show.
+    A network with maps is followed by its finest map and the error that this is to show. A figure
+    with baselines also has each completion blended, and the membrane.
     """
     shards = runs[0].config.validation_shards
     samples = evaluated_samples(load_manifest(shards).num_samples("val"), study.sheet_images)
@@ -47,9 +49,13 @@ def comparison_sheet(study: Study, figure: StudyFigure, runs: list[StudyRun]) ->
             columns.append((f"{label}\nraw output", raw))
         if figure.sheet in ("completion", "both"):
             columns.append((f"{label}\ncompletion", completed))
+        if figure.baselines:
+            columns.append((f"{label}\nblended", blended_images(completed, masks)))
         if maps:
             columns.append(("its map", maps[-1]))
             columns.append(("its error", error_map(completed, images, _MAP_SCALE)))
+    if figure.baselines:
+        columns.append(("membrane", membranes(images, masks)))
     columns.append(("original", images))
     return tile_grid(columns, smallest_px=112)
 

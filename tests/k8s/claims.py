@@ -280,7 +280,8 @@ def command_faults(documents: list[Document]) -> list[str]:
                 faults.append(f"{one.name}: there is no verb {words[1]}")
             if words[0] == "torchrun":
                 module = words[words.index("--module") + 1]
-                if not (ROOT / f"{module.replace('.', '/')}.py").is_file():
+                path = ROOT.joinpath(*module.split("."))
+                if not (path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()):
                     faults.append(f"{one.name}: there is no module {module}")
     return faults
 

@@ -69,6 +69,8 @@ def test_a_containers_arguments_are_understood(work, container, tmp_path, monkey
         assert not options.training_script_args
     else:
         module = f"launch.{words[1]}"
+    if module.startswith("benchmarks."):
+        module = f"{module}.__main__"
     if module == "launch.samples":
         return  # it takes a folder, and no configuration
     monkeypatch.setenv("JOB_COMPLETION_INDEX", "0")
@@ -91,7 +93,7 @@ def test_the_job_runs_every_benchmark_with_the_same_arguments(name, tmp_path, ca
     assert variable["value"] in BENCHMARKS
     words = command(bench, container, POD_IP="10.0.0.1", BENCHMARK=name)
     words = with_presets(bench, words, tmp_path)
-    module = words[words.index("--module") + 1]
+    module = f"{words[words.index('--module') + 1]}.__main__"
     with pytest.raises(SystemExit) as ended:
         importlib.import_module(module).main([*own_arguments(words), "--print-config"])
     assert ended.value.code == 0

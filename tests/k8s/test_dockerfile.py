@@ -96,7 +96,7 @@ def test_what_is_copied_is_all_that_the_commands_need(tmp_path):
         "import importlib, launch.command as c, launch.support.arguments as a\n"
         f"assert c.__file__.startswith({str(tmp_path)!r}), c.__file__\n"
         "[importlib.import_module(f'launch.{verb}') for verb in c.VERBS]\n"
-        f"[importlib.import_module(f'benchmarks.{{name}}') for name in {BENCHMARKS}]\n"
+        f"[importlib.import_module(f'benchmarks.{{name}}.__main__') for name in {BENCHMARKS}]\n"
         "print(len(list(a.PRESETS.glob('*.yaml'))))\n"
     )
     result = subprocess.run(

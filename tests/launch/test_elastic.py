@@ -148,7 +148,7 @@ if "WORKER" not in os.environ:
     environment = {**os.environ, "WORKER": "1", "GLCIC_AGENT": str(os.getpid())}
     worker = subprocess.Popen([sys.executable, *sys.argv], env=environment)
     time.sleep(60)
-from launch.agent import die_with_agent, stop_agent_after
+from launch.support.agent import die_with_agent, stop_agent_after
 die_with_agent()
 print(os.getpid(), flush=True)
 stop_agent_after(int(os.environ["STATUS"]))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline.config.changed_defaults import CHANGED_DEFAULTS
 from pipeline.config.loading import config_mapping, parse_config
 from pipeline.config.run_identity import (
     ADDED_FIELDS,
@@ -23,6 +24,9 @@ DIGESTS = yaml.safe_load((ROOT / "tests" / "fixtures" / "digests-8345c66.yaml").
 def test_a_run_of_an_earlier_version_has_the_digest_that_it_had(name: str) -> None:
     preset = ROOT / "launch" / "presets" / f"{name}.yaml"
     mapping = {} if name == "defaults" else yaml.safe_load(preset.read_text())
+    for path, before in CHANGED_DEFAULTS.items():  # which a run that exists keeps as recorded
+        section, field = path.split(".")
+        mapping[section] = {field: before, **mapping.get(section, {})}
     config = parse_config(mapping)
     if config.train.precision == "auto":  # which a run that exists replaces by what it recorded
         config = replace(config, train=replace(config.train, precision="bf16"))

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[3]
 PROGRAM = """
 import resource, sys, threading
 import torch
-from pipeline.workers.host_memory import keep_freed_memory
+from pipeline.device.host_memory import keep_freed_memory
 if sys.argv[1] == "kept":
     assert keep_freed_memory()
 def allocate():

@@ -12,8 +12,9 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from pipeline.workers import Worker, start_worker
-from pipeline.workers.ddp import data_parallel
+from pipeline.engines.ddp import Worker
+from pipeline.engines.start import start_worker
+from pipeline.engines.ddp import data_parallel
 
 dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=0, world_size=1)
 worker = Worker(world_size=2)

@@ -65,3 +65,18 @@ def test_samples_without_the_figure_are_left_out_as_in_the_mean() -> None:
 def test_one_image_says_nothing_of_others() -> None:
     values = values_of(np.arange(4.0), np.arange(4.0))
     assert bootstrap_intervals(values, np.zeros(4), METHODS, METRICS) == {}
+
+
+def test_further_methods_are_compared_with_each_other_within_a_draw() -> None:
+    errors = np.random.default_rng(0).normal(10, 5, 100)
+    values = np.stack([errors, errors - 1, errors - 3], axis=1)[:, :, None]
+    methods = ("first", "second", "third")
+    found = bootstrap_intervals(
+        values, np.arange(100), methods, METRICS[:1], compared=("third", "not measured")
+    )
+    third = found["differences_of"]["third"]
+    assert set(third) == {"first", "second"}
+    for end in ("mean", "low", "high"):
+        assert third["second"][METRICS[0]][end] == pytest.approx(-2)
+        assert found["differences"]["third"][METRICS[0]][end] == pytest.approx(3)
+    assert set(found["differences_of"]) == {"third"}

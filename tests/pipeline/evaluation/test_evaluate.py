@@ -274,12 +274,12 @@ def test_the_outputs_tell_what_was_evaluated_and_every_figure(
     assert Evaluation(**content) == evaluation
     assert content["evaluated"]["checkpoint"] == "some/step"
     assert content["evaluated"]["data_fingerprint"] == load_manifest(shards_url).fingerprint
-    tables = [part.splitlines() for part in evaluation.to_markdown().split("\n\n")][:4]
-    first, intervals, differences, by_mask = tables
+    tables = [part.splitlines() for part in evaluation.to_markdown().split("\n\n")][:5]
+    first, intervals, differences, of_blended, by_mask = tables
     assert len(first) == 2 + len(IMAGE_METRICS)
     assert first[-1].endswith("| - | - | - |")
     assert len(intervals) == 2 + len(evaluation.methods)
-    assert len(differences) == 2 + len(evaluation.methods) - 1
+    assert len(differences) == len(of_blended) == 2 + len(evaluation.methods) - 1
     assert len(by_mask) == 2 + len(evaluation.by_hole_area)
     for table in tables:
         assert len({line.count("|") for line in table}) == 1

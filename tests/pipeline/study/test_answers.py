@@ -93,6 +93,20 @@ def test_a_reference_counts_in_the_seeds_that_both_have_run() -> None:
     assert effect.values == pytest.approx((-10, -15))
 
 
+def test_an_arm_is_compared_with_a_method_that_learns_nothing() -> None:
+    membrane = {"membrane": {"hole_mse": 4.0}}
+    figures = [{"hole_mse": 9.0, "blended_hole_mse": value} for value in (5.0, 3.0)]
+    runs = {seed: RunResult(one, membrane, 4, []) for seed, one in enumerate(figures)}
+    blended = asked(reference="membrane", figure="blended_hole_mse")
+    effect = effect_percent(blended, {"dam": runs})
+    assert effect is not None
+    assert effect.values == pytest.approx((25, -25))
+    plain = effect_percent(asked(reference="membrane"), {"dam": runs})
+    assert plain is not None
+    assert plain.values == pytest.approx((125, 125))
+    assert effect_percent(asked(reference="Telea"), {"dam": runs}) is None
+
+
 def test_a_change_since_the_first_phase_needs_no_reference() -> None:
     results = results_of({"dam": {0: 1.2, 1: 1.1}}, "hole_mse_change")
     effect = effect_percent(asked("higher", "", figure="hole_mse_change"), results)
@@ -147,7 +161,8 @@ def test_a_file_that_is_no_record_is_refused() -> None:
 @pytest.mark.parametrize(
     ("answer", "part"),
     [
-        ({"arm": "damm", "reference": "masked"}, "compares damm; arms: masked, dam"),
+        ({"arm": "damm", "reference": "masked"}, "compares damm; known: masked, dam"),
+        ({"arm": "dam", "reference": "membrain"}, "compares membrain; known: masked, dam, mean"),
         ({"arm": "dam"}, "has no reference"),
         ({"arm": "dam", "reference": "masked", "figure": "hole_mes"}, "did you mean hole_mse?"),
         ({"arm": "dam", "reference": "masked", "margin_percent": 0}, "must be above 0"),

@@ -68,7 +68,7 @@ def test_training_goes_on_without_a_node_that_vanishes_and_with_one_that_takes_i
 
 
 STANDS_BY = """
-from pipeline.workers.standby import wait_for_nodes
+from pipeline.engines.wait_for_nodes import wait_for_nodes
 print("waits", flush=True)
 wait_for_nodes(timeout_s=60)
 """

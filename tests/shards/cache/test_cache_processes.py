@@ -24,8 +24,8 @@ SHARD_BYTES = 3_000_000  # more than the buffers of a connection hold
 
 FETCH = """
 import json, sys
-from shards.cache import ShardCache
-from shards.manifest import ShardEntry
+from shards.cache.shard_cache import ShardCache
+from shards.format.manifest import ShardEntry
 url, folder, limit_bytes, entries = json.loads(sys.argv[1])
 cache = ShardCache(url, folder, limit_bytes)
 print("ready", flush=True)

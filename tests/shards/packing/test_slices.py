@@ -242,7 +242,7 @@ def test_a_packing_process_that_is_killed_is_told_and_its_work_can_be_gone_on_wi
 
     def kill(done, total):
         children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-        packers = [int(pid) for pid in children if b"packing_processes" in _command_line(pid)]
+        packers = [int(pid) for pid in children if b"packing.processes" in _command_line(pid)]
         if packers and not victims:
             victims.append(packers[0])
             os.kill(packers[0], signal.SIGKILL)

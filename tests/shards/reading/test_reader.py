@@ -364,8 +364,8 @@ def test_a_remote_set_is_read_through_a_cache_that_the_machine_shares(
 
 PARENT = """
 import json, os, signal, sys
-from shards.reader import ShardReader
-from shards.reader_spec import ReaderSpec
+from shards.reading.reader import ShardReader
+from shards.reading.reader_spec import ReaderSpec
 reader = ShardReader(ReaderSpec.from_mapping(json.loads(sys.argv[1])))
 reader.start(0, 1000)
 next(reader)

@@ -28,9 +28,9 @@ pytestmark = [
 
 FETCH = """
 import json, sys
-from shards.cache import ShardCache
-from shards.manifest import ShardEntry
-from shards.storage import storage_counters
+from shards.cache.shard_cache import ShardCache
+from shards.format.manifest import ShardEntry
+from shards.storage.files import storage_counters
 url, folder, entries = json.loads(sys.argv[1])
 cache = ShardCache(url, folder)
 for entry in entries:

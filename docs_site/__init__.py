@@ -1,0 +1,1 @@
+"""Build the documentation site: pages made from the code, and links that leave docs/."""
