@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.result import Figure, Result, read_result
-from pipeline.evaluation.metrics import FIGURES
+from benchmarks.harness.result import Measurement, Result, read_result
+from pipeline.evaluation.metrics import METRICS
 from pipeline.evaluation.report import BLENDED
 from pipeline.study.answers import answers_table, multiplicity
 from pipeline.study.definition import BLENDED_PREFIX
@@ -43,7 +43,7 @@ def quickstart(results: Path) -> Iterator[str]:
     intervals = content.get("intervals", {})
     measured = set().union(*methods.values())
     names = [name for name in _IN_THE_HOLE if name in measured]
-    heads = [FIGURES[name][0] for name in names]
+    heads = [METRICS[name][0] for name in names]
     if intervals:
         heads.append(f"{next(iter(methods))} minus it, dB ({intervals['confidence']:.0%} interval)")
     yield _row(["", *heads])
@@ -70,13 +70,13 @@ def quickstart(results: Path) -> Iterator[str]:
 
 _IN_THE_HOLE = tuple(
     name
-    for name in FIGURES
+    for name in METRICS
     if name in ("hole_mse", "hole_psnr_db", "hole_ssim", "hole_sharpness", "seam")
 )
 
 
 def _of_method(figures: dict[str, float], name: str) -> str:
-    return f"{figures[name]:.{FIGURES[name][1]}f}" if name in figures else "-"
+    return f"{figures[name]:.{METRICS[name][1]}f}" if name in figures else "-"
 
 
 def _difference(of_figures: dict[str, dict[str, float]]) -> str:
@@ -95,11 +95,11 @@ def speed(results: Path) -> Iterator[str]:
     folded, reader = "default, batch norm folded, Winograd", "ShardReader, 1 thread"
     yield _row(["images/s", "here", "beside it", "", "ratio, lowest to highest round"])
     yield "| --- | ---: | --- | ---: | --- |"
-    yield _compared(
+    yield _compare(
         "completion network, 8 bits by OpenVINO", generator, _FORWARD, "8 bits, OpenVINO", PLAIN
     )
-    yield _compared("completion network, bf16, Winograd", generator, _FORWARD, folded, PLAIN)
-    yield _compared(
+    yield _compare("completion network, bf16, Winograd", generator, _FORWARD, folded, PLAIN)
+    yield _compare(
         "its forward and backward, bf16, Winograd",
         generator,
         _BOTH_WAYS,
@@ -109,11 +109,11 @@ def speed(results: Path) -> Iterator[str]:
     for phase in _PHASES:
         group = f"compared: {phase}, real images"
         what = f"training step, {phase} phase, Winograd"
-        yield _compared(what, training, group, "train.convolution=winograd", "plain")
+        yield _compare(what, training, group, "train.convolution=winograd", "plain")
     for peer in ("webdataset, PIL", "webdataset, simplejpeg"):
-        yield _compared("loading JPEGs of 256 pixels, one thread", loader, _DECODING, reader, peer)
+        yield _compare("loading JPEGs of 256 pixels, one thread", loader, _DECODING, reader, peer)
     packer, writer = "pack_images, 1 process", "ShardWriter with Pillow, 1 process"
-    yield _compared("packing photographs, one process", packing, "speed", packer, writer)
+    yield _compare("packing photographs, one process", packing, "speed", packer, writer)
     yield from _origins(generator, training, loader, packing)
 
 
@@ -160,10 +160,12 @@ def schedule(results: Path) -> Iterator[str]:
     yield from _origins(paper, quick)
 
 
-def _duration(hours: Figure) -> str:
+def _duration(hours: Measurement) -> str:
     if hours.median >= 1:
         return f"{spread(hours)} hours"
-    minutes = Figure.of_runs(hours.group, hours.name, "minutes", [60 * one for one in hours.runs])
+    minutes = Measurement.of_runs(
+        hours.group, hours.name, "minutes", [60 * one for one in hours.runs]
+    )
     return f"{spread(minutes)} minutes"
 
 
@@ -215,13 +217,13 @@ def study_methods(results: Path) -> Iterator[str]:
     study, measured, provenance = read_record((results / "study-quick.json").read_text("utf-8"))
     names = [name for name in _IN_THE_HOLE if name != "hole_mse"]
     names += ["lpips"]
-    yield _row(["", *(FIGURES[name][0] for name in names)])
+    yield _row(["", *(METRICS[name][0] for name in names)])
     yield "| --- |" + " ---: |" * len(names)
     for arm in ("completion-only", "known-03", "known-4", "global-composite"):
         label = study.arms[arm].label
         for suffix, prefix in (("", ""), (", blended", BLENDED_PREFIX)):
             spreads = [(spread_of(measured, arm, prefix + name), name) for name in names]
-            cells = [shown_spread(one, FIGURES[name][1]) for one, name in spreads]
+            cells = [shown_spread(one, METRICS[name][1]) for one, name in spreads]
             yield _row([label + suffix, *cells])
     for method, figures in classic_figures(measured).items():
         yield _row([method, *(_of_method(figures, name) for name in names)])
@@ -247,11 +249,11 @@ TABLES = {
 }
 
 
-def _compared(what: str, result: Result, group: str, here: str, beside: str) -> str:
+def _compare(what: str, result: Result, group: str, here: str, beside: str) -> str:
     """Return a row: two rates, and the ratio of the rates of the same round."""
     ours, theirs = find(result, group, here), find(result, group, beside)
     ratios = [one / other for one, other in zip(ours.runs, theirs.runs, strict=True)]
-    ratio = Figure.of_runs(group, f"{here} / {beside}", "ratio", ratios)
+    ratio = Measurement.of_runs(group, f"{here} / {beside}", "ratio", ratios)
     name = _NAMES.get(beside, beside)
     return _row([what, number(ours.median), name, number(theirs.median), spread(ratio)])
 
@@ -294,7 +296,7 @@ def _row(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def find(result: Result, group: str, name: str) -> Figure:
+def find(result: Result, group: str, name: str) -> Measurement:
     """Return the figure of that group and name. Raises ValueError if the result has none."""
     for figure in result.figures:
         if (figure.group, figure.name) == (group, name):
@@ -305,7 +307,7 @@ def find(result: Result, group: str, name: str) -> Figure:
     )
 
 
-def spread(figure: Figure) -> str:
+def spread(figure: Measurement) -> str:
     """Return the median and, in brackets, the lowest and highest round."""
     low, high = number(figure.minimum), number(figure.maximum)
     return f"{number(figure.median)} ({low} to {high})"

@@ -1,4 +1,4 @@
-"""The model of `benchmarks.cluster` held against links that it was not fitted to.
+"""The model of `benchmarks.cluster` compared with links that it was not fitted to.
 
     python -m benchmarks.limited_link --rates 1000 200
 
@@ -24,9 +24,9 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.harness.command_line import command_line
-from benchmarks.harness.result import RESULTS_FOLDER, Figure, Result, write_result
+from benchmarks.harness.result import RESULTS_FOLDER, Measurement, Result, write_result
 from benchmarks.harness.tables import print_result
-from benchmarks.scaling.links import Fabric, Link, Topology
+from benchmarks.scaling.links import Link, LinkModel, Topology
 from benchmarks.scaling.model import ScalingModel, StepTime
 from benchmarks.scaling.model_check import check_model
 from benchmarks.scaling.result import Measured, read_measured, require_joinable
@@ -74,28 +74,30 @@ def main(arguments: list[str]) -> int:
 def compare(
     model: ScalingModel, found: dict[int, Measured], command: str, options: argparse.Namespace
 ) -> Result:
-    figures: list[Figure] = []
+    figures: list[Measurement] = []
     outside = "the model on links that it was not fitted to: error, a round for each point"
     for rate, measured in found.items():
-        expected = replace(model, fabric=limited(model.fabric, rate))
-        steps = [one for one in measured.steps if one.exchanging]
+        expected = replace(model, link_model=limited(model.link_model, rate))
+        steps = [one for one in measured.steps if one.averages_gradients]
         errors = [step_error(expected, step) for step in steps]
-        figures.append(Figure.of_runs(outside, f"steps over {rate} Mb/s", "%", errors))
+        figures.append(Measurement.of_runs(outside, f"steps over {rate} Mb/s", "%", errors))
         sizes = [message.num_bytes for message in measured.messages]
-        times = [expected.fabric.all_reduce_s(size, Topology(2, 2)) for size in sizes]
+        times = [expected.link_model.all_reduce_s(size, Topology(2, 2)) for size in sizes]
         ratios = [
             100 * abs(time / message.seconds - 1)
             for time, message in zip(times, measured.messages, strict=True)
         ]
-        figures.append(Figure.of_runs(outside, f"all-reduces over {rate} Mb/s", "%", ratios))
+        figures.append(Measurement.of_runs(outside, f"all-reduces over {rate} Mb/s", "%", ratios))
     for rate, measured in found.items():
-        expected = replace(model, fabric=limited(model.fabric, rate))
-        for step in (one for one in measured.steps if one.exchanging):
+        expected = replace(model, link_model=limited(model.link_model, rate))
+        for step in (one for one in measured.steps if one.averages_gradients):
             group, name = f"a step over {rate} Mb/s", f"{step.phase.value}, {step.images} images"
             band = [1e3 * value for value in bounds(expected, step)]
             runs = [1e3 * run for run in step.runs]
-            figures.append(Figure.of_runs(group, f"{name}: measured", "ms", runs))
-            figures.append(Figure.of_runs(group, f"{name}: model, all hidden to none", "ms", band))
+            figures.append(Measurement.of_runs(group, f"{name}: measured", "ms", runs))
+            figures.append(
+                Measurement.of_runs(group, f"{name}: model, all hidden to none", "ms", band)
+            )
     first = next(iter(found.values())).result
     parameters = {
         "source": "random images",
@@ -111,10 +113,10 @@ def compare(
     return Result("limited link", command, parameters, figures)
 
 
-def limited(fabric: Fabric, rate: int) -> Fabric:
+def limited(fabric: LinkModel, rate: int) -> LinkModel:
     """The machine's own link, no faster than `rate` Mb/s."""
     payload = rate * 1e6 / 8 * _PAYLOAD
-    return Fabric(Link(fabric.inside.latency_s, min(fabric.inside.bytes_per_s, payload)))
+    return LinkModel(Link(fabric.inside.latency_s, min(fabric.inside.bytes_per_s, payload)))
 
 
 def bounds(model: ScalingModel, step: StepTime) -> tuple[float, float]:

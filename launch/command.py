@@ -43,7 +43,7 @@ def main() -> int:
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help") or arguments[0] not in VERBS:
         lines = [f"  {verb:<10} {purpose}" for verb, purpose in VERBS.items()]
-        print("usage: glcic VERB ...   (glcic VERB --help says more)\n\n" + "\n".join(lines))
+        print("usage: glcic VERB ...   (glcic VERB --help shows more)\n\n" + "\n".join(lines))
         if arguments and arguments[0] not in ("-h", "--help"):
             print(f"\nglcic: there is no verb {arguments[0]!r}", file=sys.stderr)
             return EXIT_USAGE

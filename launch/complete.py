@@ -36,11 +36,11 @@ def main(arguments: list[str]) -> int:
     import torch
 
     from pipeline.exports.network_folder import device_for, load_completion_network
-    from pipeline.exports.onnx.file import is_graph_file
+    from pipeline.exports.onnx.file import is_onnx_file
     from pipeline.inference.complete import complete
     from pipeline.networks.folding import folded
 
-    is_graph = is_graph_file(options.checkpoint)
+    is_graph = is_onnx_file(options.checkpoint)
     if is_graph and options.precision:
         raise ValueError(
             f"--precision {options.precision}: {options.checkpoint} is computed in the precision "

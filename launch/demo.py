@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
     _require_free(options.host, options.port)
     with tempfile.TemporaryDirectory(prefix="glcic-demo-") as folder:
         # Before Gradio is imported: where pictures are kept while the page is served, and that
-        # nobody is told of it.
+        # nobody notices.
         os.environ |= {
             "GRADIO_TEMP_DIR": folder,
             "GRADIO_ANALYTICS_ENABLED": "False",

@@ -20,6 +20,7 @@ if __package__ in (None, ""):  # started as a script: the repository root is not
 
 from launch.support.agent import AGENT, NODES
 from launch.support.arguments import parse_with_config
+from launch.support.former_names import add_former_name
 from launch.support.node_address import (
     address_towards,
     interface_of,
@@ -47,10 +48,10 @@ class Node:
 def main(arguments: list[str]) -> int:
     own, train_arguments = _split(arguments)
     options = _parser().parse_args(own)
-    fewest, most = _node_range(options.nodes)
+    min_nodes, max_nodes = _node_range(options.nodes)
     host, port = _endpoint(options.rendezvous)
     _, config = parse_with_config(argparse.ArgumentParser("glcic train"), train_arguments)
-    _say_usable_sizes(config, range(fewest, most + 1), options.workers_per_node)
+    _print_unusable_sizes(config, range(min_nodes, max_nodes + 1), options.workers_per_node)
     node = _place(host, port, options)
     command = torchrun_command(options, node, config.name, train_arguments)
     environment = node_environment(options.nodes, node)
@@ -66,9 +67,9 @@ def torchrun_command(
     rendezvous = {
         "is_host": str(node.is_host).lower(),
         "join_timeout": options.join_timeout,
-        "last_call_timeout": options.last_call,
+        "last_call_timeout": options.join_window,
         "keep_alive_interval": 1,
-        "keep_alive_max_attempt": options.silence,
+        "keep_alive_max_attempt": options.heartbeat_timeout,
     }
     return [
         sys.executable, "-m", "torch.distributed.run",
@@ -85,7 +86,7 @@ def torchrun_command(
 
 
 def node_environment(nodes: str, node: Node) -> dict[str, str]:
-    """What torchrun and the workers need to find in theirs. Settings of the user's stay."""
+    """Return the variables that torchrun and the workers need; those of the user stay."""
     settings = {
         # Else a node that joins a running job ends it (torch 2.13, dynamic_rendezvous.py: the nodes
         # that stay keep the address of the former round's store to themselves).
@@ -122,32 +123,37 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--node-address", metavar="IP",
-        help="by which the others reach this machine; else the one that it reaches HOST from",
+        help="address of this machine (default: the one used to reach HOST)",
     )  # fmt: skip
     parser.add_argument(
-        "--interface", metavar="NAME", help="that carries the address; else it is looked for"
+        "--interface", metavar="NAME", help="network interface of the address (default: found)"
     )
-    parser.add_argument(
-        "--guest", action="store_true",
-        help="HOST is this machine, but another agent on it holds the rendezvous already",
+    no_host = parser.add_argument(
+        "--no-host", action="store_true",
+        help="join the rendezvous that another agent on this machine, HOST, holds already",
     )  # fmt: skip
-    parser.add_argument("--job", metavar="NAME", help="tells jobs apart; else the run's name")
+    parser.add_argument(
+        "--job", metavar="NAME", help="identifier of the job (default: the run's name)"
+    )
     parser.add_argument(
         "--max-restarts", type=_positive, default=100, metavar="N",
         help="failures of this machine's workers before it gives up (%(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--join-timeout", type=_positive, default=900, metavar="S",
-        help="seconds to wait for HOST and for the fewest machines (%(default)s)",
+        help="seconds to wait for HOST and for MIN machines (%(default)s)",
     )  # fmt: skip
-    parser.add_argument(
-        "--last-call", type=_positive, default=3, metavar="S",
-        help="seconds in which further machines may join before the training starts (%(default)s)",
+    join_window = parser.add_argument(
+        "--join-window", type=_positive, default=3, metavar="S",
+        help="seconds in which more machines may join before the training starts (%(default)s)",
     )  # fmt: skip
-    parser.add_argument(
-        "--silence", type=_positive, default=5, metavar="S",
-        help="seconds without a word after which a machine counts as lost (%(default)s)",
+    heartbeat_timeout = parser.add_argument(
+        "--heartbeat-timeout", type=_positive, default=5, metavar="S",
+        help="seconds without a heartbeat after which a machine counts as lost (%(default)s)",
     )  # fmt: skip
+    add_former_name(parser, "--guest", no_host)
+    add_former_name(parser, "--last-call", join_window)
+    add_former_name(parser, "--silence", heartbeat_timeout)
     return parser
 
 
@@ -158,11 +164,11 @@ def _positive(text: str) -> int:
 
 
 def _node_range(text: str) -> tuple[int, int]:
-    fewest, _, most = text.partition(":")
-    most = most if ":" in text else fewest
-    if not (fewest.isdigit() and most.isdigit() and 1 <= int(fewest) <= int(most)):
+    min_nodes, _, max_nodes = text.partition(":")
+    max_nodes = max_nodes if ":" in text else min_nodes
+    if not (min_nodes.isdigit() and max_nodes.isdigit() and 1 <= int(min_nodes) <= int(max_nodes)):
         raise ValueError(f"--nodes is {text!r}: give MIN:MAX with 1 <= MIN <= MAX, or one number")
-    return int(fewest), int(most)
+    return int(min_nodes), int(max_nodes)
 
 
 def _endpoint(text: str) -> tuple[str, int]:
@@ -172,8 +178,8 @@ def _endpoint(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _say_usable_sizes(config: Config, nodes: range, workers_per_node: int) -> None:
-    """Raises ValueError if no number of nodes of the range can share the batch equally."""
+def _print_unusable_sizes(config: Config, nodes: range, workers_per_node: int) -> None:
+    """Print the numbers of nodes that cannot train. Raises ValueError if none can."""
     errors = {n: world_size_errors(config, n * workers_per_node) for n in nodes}
     usable = [n for n, found in errors.items() if not found]
     if not usable:
@@ -191,12 +197,14 @@ def _say_usable_sizes(config: Config, nodes: range, workers_per_node: int) -> No
 
 
 def _place(host: str, port: int, options: argparse.Namespace) -> Node:
-    """Raises ValueError for an address that is not here, RuntimeError where nothing answers."""
+    """Find this machine's place. Raises ValueError for an address of another machine and
+    RuntimeError where nothing answers.
+    """
     deadline = time.monotonic() + options.join_timeout
     rendezvous = _wait_for_name(host, deadline)
     is_here = is_of_this_machine(rendezvous)
-    if options.guest and not is_here:
-        raise ValueError(f"--guest: {host} ({rendezvous}) is not an address of this machine")
+    if options.no_host and not is_here:
+        raise ValueError(f"--no-host: {host} ({rendezvous}) is not an address of this machine")
     address = options.node_address or (rendezvous if is_here else address_towards(rendezvous))
     if not is_of_this_machine(address):
         raise ValueError(
@@ -206,12 +214,12 @@ def _place(host: str, port: int, options: argparse.Namespace) -> Node:
     interface = options.interface or interface_of(address)
     if not interface:
         raise ValueError(f"no network interface carries {address}; name it with --interface")
-    is_host = is_here and not options.guest
+    is_host = is_here and not options.no_host
     if is_host and is_port_busy(rendezvous, port):
         raise RuntimeError(
             f"port {port} of {host} is in use: by another job (choose another port), an earlier "
             "agent of this one (end it), or an agent on this machine that this one is to join "
-            "(add --guest)"
+            "(add --no-host)"
         )
     if not is_host:
         _wait_for_host(rendezvous, port, deadline)
@@ -219,32 +227,32 @@ def _place(host: str, port: int, options: argparse.Namespace) -> Node:
 
 
 def _wait_for_name(host: str, deadline: float) -> str:
-    """A pod's name is known only once the pod is there."""
-    said = False
+    """Resolve HOST, waiting: a pod's name is known only once the pod is there."""
+    is_logged = False
     while True:
         try:
             return resolve(host)
         except OSError as error:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"--rendezvous: {host} is not known here ({error})") from error
-        if not said:
+        if not is_logged:
             print(f"waiting until the name {host} is known", flush=True)
-        said = True
+        is_logged = True
         time.sleep(_POLL_S)
 
 
 def _wait_for_host(address: str, port: int, deadline: float) -> None:
-    """torchrun itself would give up after a minute."""
-    said = False
+    """Wait until HOST listens: torchrun itself would give up after a minute."""
+    is_logged = False
     while not is_listening(address, port, timeout_s=2.0):
         if time.monotonic() > deadline:
             raise RuntimeError(
                 f"nothing listens at the rendezvous {address}:{port}; start the node that has this "
                 "address, or look for a firewall between"
             )
-        if not said:
+        if not is_logged:
             print(f"waiting for the rendezvous at {address}:{port}", flush=True)
-        said = True
+        is_logged = True
         time.sleep(_POLL_S)
 
 

@@ -1,4 +1,4 @@
-"""Measures a checkpoint on the validation shards, beside methods without a network."""
+"""Evaluate a checkpoint on the validation shards, next to methods without a network."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ if __package__ in (None, ""):  # started as a script: the repository root is not
 from rich.console import Console
 
 from launch.support.arguments import parse_with_config
-from pipeline.exports.onnx.file import is_graph_file
-from shards.evaluation_sets.image_mask_pairs import FixedPairs, find_pairs
+from launch.support.former_names import add_former_name
+from pipeline.exports.onnx.file import is_onnx_file
+from shards.evaluation_sets.image_mask_pairs import ImageMaskPairs, find_pairs
 from shards.format.manifest import load_manifest
 from shards.storage.files import join_url, write_bytes
 
@@ -23,7 +24,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="glcic evaluate",
         description="Evaluate a completion network on the validation samples of the packed set "
-        "data.shards, after estimating its batch norm anew on training images. Alone or under "
+        "data.shards, after re-estimating its batch norm on training images. Alone or under "
         "torchrun, with the same figures.",
     )
     parser.add_argument(
@@ -40,7 +41,7 @@ def main(arguments: list[str]) -> int:
     options, config = parse_with_config(parser, arguments)
     files = _find_files(options)
     url = options.checkpoint or config.checkpoint_url
-    if is_graph_file(url):  # batch norm is no layer of its own there
+    if is_onnx_file(url):  # batch norm is no layer of its own there
         as_it_is = replace(config.evaluation, recalibration_images=0)
         config = replace(config, evaluation=as_it_is)
     if files is None or config.evaluation.recalibration_images:
@@ -51,15 +52,15 @@ def main(arguments: list[str]) -> int:
     from pipeline.engines.start import start_worker
     from pipeline.evaluation.evaluate import evaluate_network, recalibrate
     from pipeline.evaluation.feature_metrics import PerceptualNetworks
-    from pipeline.evaluation.published_results import PUBLISHED
+    from pipeline.evaluation.published_results import PUBLISHED_RESULTS
     from pipeline.exports.network_folder import load_completion_network
-    from pipeline.exports.onnx.network import GraphNetwork
+    from pipeline.exports.onnx.network import OnnxNetwork
 
     perceptual = PerceptualNetworks.load(options.features, options.lpips)
     weights = config.evaluation.weights
     network = load_completion_network(url, weights, torch.device("cpu"))
     about = {"checkpoint": url, "weights": weights}
-    if isinstance(network, GraphNetwork):
+    if isinstance(network, OnnxNetwork):
         _require_cpu(url)
         about["precision"] = network.file.precision
     worker = start_worker(config, engine="ddp")  # nothing is trained: any engine would do
@@ -76,14 +77,14 @@ def main(arguments: list[str]) -> int:
     if worker.is_main:
         output = options.output or join_url(config.run_folder, "evaluation.json")
         write_bytes(output, evaluation.to_json().encode())
-        beside = PUBLISHED.get(options.beside)
-        columns, statement = (beside.columns, beside.statement) if beside else ({}, "")
+        published = PUBLISHED_RESULTS.get(options.compare_with)
+        columns, statement = (published.columns, published.statement) if published else ({}, "")
         console = Console(soft_wrap=True)
         console.print(evaluation.to_table(columns))
-        if beside:
+        if published:
             console.print(statement, highlight=False)
         if options.markdown:
-            text = evaluation.to_markdown(columns) + (f"\n{statement}\n" if beside else "")
+            text = evaluation.to_markdown(columns) + (f"\n{statement}\n" if published else "")
             write_bytes(options.markdown, text.encode())
         console.print(f"written to {output}", highlight=False)
     worker.close()
@@ -112,10 +113,11 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lpips", metavar="FILE.onnx", default="", help="network that gives LPIPS of two images"
     )
-    parser.add_argument(
-        "--beside", choices=("mmagic-places", "mmagic-celeba"),
-        help="published figures to show beside",
+    compare_with = parser.add_argument(
+        "--compare-with", choices=("mmagic-places", "mmagic-celeba"),
+        help="also show published results",
     )  # fmt: skip
+    add_former_name(parser, "--beside", compare_with)
     parser.add_argument("--markdown", metavar="FILE", help="the tables as Markdown")
 
 
@@ -127,13 +129,13 @@ def _require_cpu(url: str) -> None:
         raise ValueError(f"{url} runs on the CPU; hide the GPUs: set CUDA_VISIBLE_DEVICES to ''")
 
 
-def _find_files(options: argparse.Namespace) -> FixedPairs | None:
+def _find_files(options: argparse.Namespace) -> ImageMaskPairs | None:
     if bool(options.images) != bool(options.masks):
         raise ValueError("--images and --masks belong together: name both, or neither")
-    if options.beside and len(options.masks) > 1:
+    if options.compare_with and len(options.masks) > 1:
         raise ValueError(
-            f"--beside {options.beside}: the published figures are of one kind of masks; evaluate "
-            "on the set mmagic alone"
+            f"--compare-with {options.compare_with}: the published results have one kind of "
+            "masks; evaluate on the set mmagic alone"
         )
     if not options.images:
         return None

@@ -124,8 +124,8 @@ def _network(options: argparse.Namespace) -> tuple[nn.Module, dict[str, Any], Co
             raise ValueError(f"{options.checkpoint} is exported already: --shards changes nothing")
         if options.precision == "int8" and not options.shards:
             raise ValueError(
-                f"{options.checkpoint} is an exported network, which says of no images that it was "
-                "trained on; name a packed set to calibrate on with --shards"
+                f"{options.checkpoint} is an exported network, which does not record the "
+                "images that it was trained on; name a packed set to calibrate on with --shards"
             )
         network, description = load_exported(options.checkpoint, torch.device("cpu"))
         if not options.shards:
@@ -161,16 +161,16 @@ def _write_graph(
     from pipeline.exports.onnx.export import onnx_file
     from pipeline.exports.torch_export import exported_program_file
     from pipeline.exports.tracing.traced import TracedCompletion
-    from pipeline.networks.base import ErasingNetwork
+    from pipeline.networks.base import CompletionBase
     from shards.storage.files import write_bytes
 
     # Plain NCHW on the CPU: the graph is for any device, and for programs that know no other order.
     network = network.to(device="cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    assert isinstance(network, ErasingNetwork)
+    assert isinstance(network, CompletionBase)
     traced = TracedCompletion(network.eval().requires_grad_(False), composite=options.composite)
     make = onnx_file if options.format == "onnx" else exported_program_file
-    data, agreement = make(traced, description)
-    print(f"compared with the network: {agreement}")
+    data, comparison = make(traced, description)
+    print(f"compared with the network: {comparison}")
     if options.precision == "int8":
         assert config is not None
         num_images = options.calibration_images or _CALIBRATION_IMAGES
@@ -185,7 +185,7 @@ def _in_8_bits(
     config: Config,
     num_images: int,
 ) -> bytes:
-    from pipeline.exports.int8_error import hole_difference
+    from pipeline.exports.int8_error import int8_hole_error
     from pipeline.exports.onnx.calibration_data import quantization_samples
     from pipeline.exports.onnx.int8 import quantized_graph
     from pipeline.exports.onnx.runtimes import installed_runtime
@@ -197,7 +197,7 @@ def _in_8_bits(
     }
     described = {**description, "precision": "int8", "calibration": calibration}
     quantized = quantized_graph(data, samples.calibration, described)
-    difference = hole_difference(traced, installed_runtime()(quantized), samples.comparison)
+    difference = int8_hole_error(traced, installed_runtime()(quantized), samples.comparison)
     difference.require_near()
     print(
         f"in 8 bits, calibrated on {samples.num_calibration_images} images, compared on "

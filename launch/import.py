@@ -78,7 +78,7 @@ def _mean(text: str) -> tuple[float, float, float]:
 
 
 def _flags(folder: str, config: object) -> str:
-    """What a run that starts from the network is to be told of it."""
+    """Return the flags for a run that starts from the network."""
     default = type(config)()
     changed = [
         f"--completion.{name} {str(value).lower() if isinstance(value, bool) else value}"

@@ -11,7 +11,7 @@ if __package__ in (None, ""):  # started as a script: the repository root is not
 
 from launch.support.arguments import parse_with_config
 from launch.support.progress import PlainProgress
-from shards.indexing.external_set import index_foreign_shards
+from shards.indexing.external_set import index_external_shards
 
 
 def main(arguments: list[str]) -> int:
@@ -23,7 +23,9 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("shards", help="folder or URL of WebDataset shards")
     options, config = parse_with_config(parser, arguments, sections=("pack",))
-    manifest = index_foreign_shards(options.shards, config.pack, PlainProgress("indexed", "shards"))
+    manifest = index_external_shards(
+        options.shards, config.pack, PlainProgress("indexed", "shards")
+    )
     for split, entries in manifest.splits.items():
         print(f"{split}: {manifest.num_images(split):,} images in {len(entries):,} shards")
     print(f"{len(manifest.classes):,} classes, fingerprint {manifest.fingerprint[:12]}")

@@ -12,9 +12,9 @@ if __package__ in (None, ""):  # started as a script: the repository root is not
 from launch.support.arguments import parse_with_config
 from shards.evaluation_sets.image_mask_pairs import LIST_NAME
 from shards.evaluation_sets.write_pairs import PACKED, write_fixed_files
-from shards.masks.presets import NAMED_MASKS
+from shards.masks.presets import MASK_PRESETS
 
-_TOLD = 20  # refused images that are printed
+_MAX_LISTED = 20  # refused images that are printed
 
 
 def main(arguments: list[str]) -> int:
@@ -28,8 +28,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("folder", help="a new folder or URL")
     parser.add_argument(
         "--sets", nargs="+", metavar="NAME", default=[PACKED],
-        help=f"{', '.join(NAMED_MASKS)} (256 pixels), or {PACKED}: pack.masks, of a packed set its "
-        "own masks (%(default)s)",
+        help=f"{', '.join(MASK_PRESETS)} (256 pixels), or {PACKED}: pack.masks, or the "
+        "masks of a packed set (%(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--split", choices=("train", "val", "all"), default="val", help="%(default)s"
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
         options.source, options.folder, config.pack, options.sets,
         split=options.split, limit=options.limit,
     )  # fmt: skip
-    for image in written.refused[:_TOLD]:
+    for image in written.refused[:_MAX_LISTED]:
         print(f"refused {image.path}: {image.reason}")
     if written.refused:
         print(f"refused: {len(written.refused)} images")

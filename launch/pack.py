@@ -101,17 +101,17 @@ def _pack(
                 workers=options.workers, progress=progress, watch=metrics,
             ),
         )  # fmt: skip
-        said = (
+        message = (
             f"slice {number}/{of} of {options.destination}: {num_stored:,} images packed in "
             f"{time.perf_counter() - begin:.1f} s"
         )
         if options.merge_last:
             merged = merge_if_last(options.destination, of)
-            said += "; others are still to be packed" if merged is None else ", the last one"
+            message += "; others are still to be packed" if merged is None else ", the last one"
         else:
             merged = None
-            said += f"; when all {of} are packed: glcic pack --merge {options.destination}"
-        console.print(said, highlight=False, soft_wrap=True)
+            message += f"; when all {of} are packed: glcic pack --merge {options.destination}"
+        console.print(message, highlight=False, soft_wrap=True)
         if merged is not None:
             _print_summary(console, merged, options.destination, time.perf_counter() - begin)
         return 0

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from launch.command import EXIT_SOFTWARE
 from launch.support.arguments import read_yaml
+from launch.support.former_names import add_former_name
 from launch.support.progress import PlainProgress
 from pipeline.study.definition import Study, StudyRun, packed_sets, parse_study, study_runs
 from shards.cores import available_cores
@@ -63,9 +64,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--page", type=Path, metavar="FOLDER", help="where the page goes, if not there"
     )
-    parser.add_argument(
-        "--side-by-side", type=int, default=1, metavar="N", help="runs at a time (%(default)s)"
+    parallel_runs = parser.add_argument(
+        "--parallel-runs", type=int, default=1, metavar="N", help="runs at a time (%(default)s)"
     )
+    add_former_name(parser, "--side-by-side", parallel_runs)
     parser.add_argument(
         "--workers", type=int, default=1, metavar="N",
         help="of each run, under torchrun where it is more than one (%(default)s)",
@@ -136,9 +138,9 @@ def _train(
         outcome = f"in {seconds:.0f} s" if not status else f"FAILED, see {log_path(run, folder)}"
         console.print(f"{run.name} {outcome}", highlight=False)
 
-    console.print(f"{len(runs)} runs, {options.side_by_side} at a time", highlight=False)
+    console.print(f"{len(runs)} runs, {options.parallel_runs} at a time", highlight=False)
     return train_runs(
-        runs, folder, side_by_side=options.side_by_side, workers=options.workers, report=report
+        runs, folder, parallel_runs=options.parallel_runs, workers=options.workers, report=report
     )
 
 
@@ -151,8 +153,8 @@ def _judge(runs: list[StudyRun], options: argparse.Namespace, console: Console) 
     finished = [run for run in runs if has_ended(run)]
     console.print(f"measuring {len(finished)} networks", highlight=False)
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-    threads = max(1, available_cores() // options.side_by_side)
-    with ProcessPoolExecutor(options.side_by_side, context, set_threads, (threads,)) as pool:
+    threads = max(1, available_cores() // options.parallel_runs)
+    with ProcessPoolExecutor(options.parallel_runs, context, set_threads, (threads,)) as pool:
         judged = [
             pool.submit(judge.judge, run.config, baselines=number == 0)
             for number, run in enumerate(finished)

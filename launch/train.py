@@ -79,9 +79,9 @@ def _wait_for_usable_size(config: Config, world_size: int) -> None:
     if os.environ.get("RANK") == "0":
         print(f"waiting for the number of nodes to change: {'; '.join(errors)}", flush=True)
 
-    from pipeline.engines.wait_for_nodes import stand_by
+    from pipeline.engines.wait_for_nodes import wait_for_nodes
 
-    stand_by(config.train.timeout_s)
+    wait_for_nodes(config.train.timeout_s)
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def _verify(console: Console, options: argparse.Namespace) -> _Summary:
 
 
 class _Summary:
-    """What was looked at and found, by split."""
+    """Counts of what was checked and found, by split."""
 
     def __init__(self) -> None:
         self.kinds: Counter[str] = Counter()

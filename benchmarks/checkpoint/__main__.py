@@ -5,7 +5,7 @@
 
 Real steps of the joint phase run undisturbed, beside a checkpoint that is being written, and beside
 one whose store hangs, in turn in every round. Under torchrun all workers make them, rank 0 saves as
-in training, and what is told is what the slowest worker waited.
+in training, and the result is what the slowest worker waited.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from benchmarks.harness.command_line import (
     batch_of_worker,
     benchmark_parser,
     chosen_crop_size,
-    circumstances,
     command_line,
+    environment,
     exit_status,
     is_configured,
 )
 from benchmarks.harness.launched_workers import Workers
-from benchmarks.harness.result import Figure, Result
+from benchmarks.harness.result import Measurement, Result
 from benchmarks.harness.tables import publish
 from launch.support.arguments import parse_with_config
 from pipeline.checkpoints.format import read_checkpoint, step_name, write_committed
@@ -177,14 +177,14 @@ def measure_pauses(state: Any, url: str) -> Runs:
 def run(options: argparse.Namespace, config: Config, worker: Worker, command: str) -> Result:
     torch.manual_seed(0)
     workers = Workers(worker.rank, worker.world_size, worker.local_rank, worker.local_world_size)
-    parameters = circumstances(options, workers)
+    parameters = environment(options, workers)
     state, make_step, facts = training_state(config, worker)
     loop, store, pauses = Runs(), Runs(), Runs()
     url = options.store or (config.folder and join_url(config.folder, "benchmarks"))
     # Rank 0 alone writes to it.
     with checkpoint_store(url if worker.is_main else "") as folder:
         for number in range(options.rounds):
-            workers.say(f"round {number + 1} of {options.rounds}")
+            workers.log_message(f"round {number + 1} of {options.rounds}")
             for runs, measured in (
                 (loop, measure_loop(state, make_step, folder, options.steps, worker)),
                 (store, measure_store(state, folder, worker)),
@@ -202,7 +202,7 @@ def run(options: argparse.Namespace, config: Config, worker: Worker, command: st
     units = {BESIDE: "steps", HELD: "ratio", RATE: "MB/s"}
     place = "a local disk" if not url or is_local(url) else url.partition("://")[0]
     figures = [
-        Figure.of_runs(group, name, units.get(name, "s"), values)
+        Measurement.of_runs(group, name, units.get(name, "s"), values)
         for group, runs in (
             ("the training loop", loop),
             (f"the store, {place}", store),

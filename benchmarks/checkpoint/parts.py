@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 import fsspec
 from fsspec.spec import AbstractFileSystem
 
-from benchmarks.harness.device_peak import settle
+from benchmarks.harness.device_peak import synchronize
 from benchmarks.training.measured_steps import random_batch, state_without_data, training_step
 from pipeline.config.schedule import Phase
 from pipeline.config.schema import Config
@@ -36,7 +36,7 @@ def training_state(
 
     def make_step() -> None:
         step(Phase.JOINT, batch)
-        settle(worker.device)
+        synchronize(worker.device)
 
     make_step()  # warms up, and makes the optimizers' state
     tensors = [t for group in state.tensors().values() for t in group.values()]

@@ -108,7 +108,7 @@ def _measure(options: argparse.Namespace, config: Config, arguments: list[str]) 
     messages: dict[int, list[float]] = {}
     if world_size > 1:
         dtype = torch.bfloat16 if config.parallel.compress_gradients else torch.float32
-        largest = options.largest_message or _largest_exchange(config)
+        largest = options.largest_message or _largest_all_reduce(config)
         messages = measure_all_reduce(worker, message_sizes(largest), options.rounds, dtype)
     if worker.is_main:
         parameters: dict[str, Any] = {
@@ -138,12 +138,12 @@ def images_of_workers(config: Config, world_size: int, weak: Sequence[int] | Non
     return sorted(sizes)
 
 
-def _largest_exchange(config: Config) -> int:
+def _largest_all_reduce(config: Config) -> int:
     scale = 2 if config.parallel.compress_gradients else 1
     sizes = [
-        exchange.network.num_bytes
+        all_reduce.network.num_bytes
         for work in work_of_phases(config).values()
-        for exchange in work.exchanges
+        for all_reduce in work.all_reduces
     ]
     return max(sizes) // scale
 

@@ -12,9 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.result import Figure, Result, write_result
+from benchmarks.harness.result import Measurement, Result, write_result
 from benchmarks.scaling.efficiency import (
-    exchange_figures,
+    all_reduce_figures,
     message_figures,
     strong_figures,
     weak_figures,
@@ -71,7 +71,7 @@ def join(paths: Sequence[Path], options: JoinOptions) -> Result:
     figures = [
         *weak_figures(measured),
         *strong_figures(measured),
-        *exchange_figures(measured),
+        *all_reduce_figures(measured),
         *message_figures(measured),
         *error_figures(check),
         *_headline(projection),
@@ -85,8 +85,8 @@ def join(paths: Sequence[Path], options: JoinOptions) -> Result:
     return result
 
 
-def _headline(projection: Projection) -> list[Figure]:
-    kind = "measured on a GPU" if projection.computing.is_measured else "assumed"
+def _headline(projection: Projection) -> list[Measurement]:
+    kind = "measured on a GPU" if projection.compute_time.is_measured else "assumed"
     found = []
     for one in projection.weak:
         if one.gpus == TARGET_GPUS and one.phase == WHOLE_SCHEDULE:
@@ -96,7 +96,7 @@ def _headline(projection: Projection) -> list[Figure]:
                 f"projected, computing {kind}: weak-scaling efficiency of {projection.preset} on "
                 f"{TARGET_GPUS} GPUs, without and with all possible hiding"
             )
-            found.append(Figure.of_runs(group, name, "ratio", runs))
+            found.append(Measurement.of_runs(group, name, "ratio", runs))
     return found
 
 
@@ -117,7 +117,7 @@ def _parameters(
             one.result.parameters.get("load average at the start") for one in measured
         ],
         "what is projected": projection.preset,
-        "computing of the projected GPUs": projection.computing.description,
+        "computing of the projected GPUs": projection.compute_time.description,
         "other assumptions of the projection": "; ".join(ASSUMPTIONS),
     }
     return {**({"note": options.note} if options.note else {}), **shared, **own}

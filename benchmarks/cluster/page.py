@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 
-from benchmarks.harness.result import Figure, Result
+from benchmarks.harness.result import Measurement, Result
 from benchmarks.scaling.loading_demand import Loading
 from benchmarks.scaling.model_check import Check, Prediction, fitted_worlds
 from benchmarks.scaling.projected_preset import Projection
@@ -48,7 +48,7 @@ def _head(result: Result, projection: Projection) -> Iterator[str]:
     yield "# How training scales\n"
     yield f"Written by `{result.command}`; do not edit.\n"
     yield "- **Measured** here: steps and all-reduces of the next section, and nothing else."
-    if projection.computing.is_measured:
+    if projection.compute_time.is_measured:
         yield "- The projection computes as **measured** on one GPU; its links are **assumed**."
     else:
         yield "- The projection is **assumed, not measured**: no step of it ran on a GPU."
@@ -79,7 +79,7 @@ def _verdict(projection: Projection) -> str:
                 images_for_target(
                     projection.config,
                     projection.work,
-                    projection.computing,
+                    projection.compute_time,
                     fabric,
                     gradients,
                     overlap=share,
@@ -120,7 +120,7 @@ def _measured_section(result: Result, measured: Sequence[Measured], folder: str)
     yield f"![all-reduce]({folder}/all-reduce.png)\n"
 
 
-def _figure_table(group: str, figures: Sequence[Figure]) -> Iterator[str]:
+def _figure_table(group: str, figures: Sequence[Measurement]) -> Iterator[str]:
     yield f"| {group} | median | lowest | highest |"
     yield "|---|---:|---:|---:|"
     for one in figures:
@@ -148,10 +148,10 @@ def _model_section(measured: Sequence[Measured], check: Check, folder: str) -> I
     yield f"\n![the model's error]({folder}/model.png)\n"
     yield "| fitted | |"
     yield "|---|---|"
-    for phase, computing in model.computing.items():
+    for phase, compute_time in model.compute_time.items():
         yield (
-            f"| computing, {phase.value} | {1e3 * computing.fixed_s:.2f} ms a step, "
-            f"{1e3 * computing.per_image_s:.2f} ms an image |"
+            f"| computing, {phase.value} | {1e3 * compute_time.fixed_s:.2f} ms a step, "
+            f"{1e3 * compute_time.per_image_s:.2f} ms an image |"
         )
     for within, factor in sorted(model.crowding.items()):
         yield (
@@ -160,8 +160,8 @@ def _model_section(measured: Sequence[Measured], check: Check, folder: str) -> I
         )
     if any(one.messages for one in measured):
         for name, link in (
-            ("inside a node", model.fabric.inside),
-            ("between", model.fabric.between),
+            ("inside a node", model.link_model.inside),
+            ("between", model.link_model.between),
         ):
             if link is not None and math.isfinite(link.bytes_per_s):
                 yield (
@@ -173,7 +173,7 @@ def _model_section(measured: Sequence[Measured], check: Check, folder: str) -> I
     yield "|---|---:|---:|---:|---:|---|"
     for point in check.predictions:
         yield (
-            f"| {point.name}{', no exchange' if point.kind.endswith('exchange') else ''} | "
+            f"| {point.name}{', no all_reduce' if point.kind.endswith('all_reduce') else ''} | "
             f"{point.workers} | {1e3 * point.measured_s:.2f} | {1e3 * point.predicted_s:.2f} | "
             f"{100 * point.error:+.1f} % | {'fitted' if point.fitted else ''} |"
         )
@@ -201,7 +201,7 @@ def _projection_section(projection: Projection, folder: str) -> Iterator[str]:
     yield f"## Projected: {projection.preset}\n"
     yield (
         "Efficiency in per cent, from no exchange hidden to all that the order of the buckets "
-        f"allows. The GPU's computing: {projection.computing.description}.\n"
+        f"allows. The GPU's computing: {projection.compute_time.description}.\n"
     )
     yield f"![projection]({folder}/projection.png)\n"
     counts = [gpus for gpus in _COLUMNS if gpus in GPUS]
@@ -275,6 +275,6 @@ def _loading_text(loading: Loading) -> str:
 
 def _assumptions_section(projection: Projection) -> Iterator[str]:
     yield "## Assumptions of the projection\n"
-    for assumption in (projection.computing.description, *ASSUMPTIONS):
+    for assumption in (projection.compute_time.description, *ASSUMPTIONS):
         yield f"- {assumption}"
     yield ""

@@ -67,7 +67,7 @@ def draw_all_reduce(measured: Sequence[Measured], check: Check) -> bytes:
     for one in measured[1:]:
         workers = one.topology.workers
         sizes = [message.num_bytes for message in one.messages]
-        predicted = [check.model.fabric.all_reduce_s(size, one.topology) for size in sizes]
+        predicted = [check.model.link_model.all_reduce_s(size, one.topology) for size in sizes]
         times = [message.seconds for message in one.messages]
         for axis, values, model in (
             (axes[0], [1e3 * t for t in times], [1e3 * t for t in predicted]),
@@ -141,7 +141,7 @@ def draw_projection(projection: Projection) -> bytes:
             _finish(axis, f"{images} images a GPU, gradients in {gradients}", legend=False)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
-    kind = "measured" if projection.computing.is_measured else "assumed, not measured"
+    kind = "measured" if projection.compute_time.is_measured else "assumed, not measured"
     figure.suptitle(
         f"{projection.preset}, whole schedule; the GPU's computing is {kind}; "
         "bands: from no hiding to all that is possible",
@@ -183,7 +183,9 @@ def _worker_axis(axis: Any, counts: Sequence[int], name: str) -> None:
 
 
 def _figure(rows: int, columns: int, height: float) -> tuple[Any, list[Any]]:
-    from matplotlib.figure import Figure  # half a second to import: only when a picture is drawn
+    from matplotlib.figure import (
+        Figure,  # half a second to import: only when a picture is drawn
+    )
 
     figure = Figure(figsize=(9, height * rows), layout="constrained")
     return figure, list(figure.subplots(rows, columns, squeeze=False).flat)

@@ -36,7 +36,7 @@ from benchmarks.generator.setups import (  # fmt: skip
     config_of,
 )
 from benchmarks.generator.worker_devices import (
-    aside,
+    in_subprocess,
     lacking_setups,
     leave_own_gpu_to_children,
     measured_peaks,
@@ -48,13 +48,13 @@ from benchmarks.harness.command_line import (
     batch_of_worker,
     benchmark_parser,
     chosen,
-    circumstances,
+    environment,
     is_configured,
     run_benchmark,
 )
 from benchmarks.harness.device_peak import Peak
 from benchmarks.harness.launched_workers import Workers
-from benchmarks.harness.result import Figure, Result, Table
+from benchmarks.harness.result import Measurement, Result, Table
 from benchmarks.harness.rounds import figures_of, measure_in_rounds, of_median_worker
 from pipeline.config.schema import CompletionConfig, Config
 from shards.storage.files import write_bytes
@@ -76,16 +76,16 @@ def run(options: argparse.Namespace, config: Config, workers: Workers, command: 
         _case(text, options, config, workers) for text in _case_texts(options, config, workers)
     ]
     setups, lacking = _measurable_setups(options, workers)
-    parameters = circumstances(options, workers)
+    parameters = environment(options, workers)
     precisions = dict.fromkeys(s.precision for s in setups.values() if s.precision != "int8")
     precisions = precisions or {"fp32": None}
-    workers.say("the device's peaks")
+    workers.log_message("the device's peaks")
     seconds = min(1.0, options.seconds)
     every_peak = measured_peaks(cases[0], precisions, seconds, workers)
     peaks = {one: median_peak(every) for one, every in every_peak.items()}
-    workers.say("every layer alone")
+    workers.log_message("every layer alone")
     precision = "bf16" if "bf16" in peaks else "fp32"
-    times = workers.each(partial(aside, partial(time_layers, cases[0], precision)))[0]
+    times = workers.each(partial(in_subprocess, partial(time_layers, cases[0], precision)))[0]
     figures = [figure for one, peak in peaks.items() for figure in _peak_figures(one, peak)]
     tables = peak_table(precision, every_peak[precision], workers)
     for case in cases:
@@ -119,7 +119,7 @@ def _measurable_setups(
     for own in workers.gathered(lacking_setups(setups, options.device)):
         lacking |= own
     for name, reason in lacking.items():
-        workers.say(f"{name}: not measured: {reason}")
+        workers.log_message(f"{name}: not measured: {reason}")
     setups = {name: setup for name, setup in setups.items() if name not in lacking}
     if not setups:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in lacking.items())
@@ -130,13 +130,13 @@ def _measurable_setups(
 def _measure(
     case: Case, setups: dict[str, Setup], options: argparse.Namespace, peaks: dict[str, Peak],
     workers: Workers,
-) -> tuple[list[Figure], list[Table]]:  # fmt: skip
+) -> tuple[list[Measurement], list[Table]]:  # fmt: skip
     measurements = {
         name: GeneratorMeasurement(setup, case, options.seconds) for name, setup in setups.items()
     }
     measured = measure_in_rounds(
-        measurements, options.rounds, lambda message: workers.say(f"{case.label}: {message}"),
-        workers,
+        measurements, options.rounds,
+        lambda message: workers.log_message(f"{case.label}: {message}"), workers,
     )  # fmt: skip
     counts = completion_counts(config_of(case))
     forward = sum(count.forward_flops for count in counts)
@@ -180,15 +180,15 @@ def _shares(teraflops: float, peak: Peak | None) -> list[str]:
     ]
 
 
-def _memory_figure(case: Case, name: str, rounds: list[list[Speed]]) -> Figure:
+def _memory_figure(case: Case, name: str, rounds: list[list[Speed]]) -> Measurement:
     """Of the worker that took most."""
     megabytes = [max(speed.peak_bytes for speed in speeds) / 1e6 for speeds in rounds]
-    return Figure.of_runs(f"{_MEMORY}, {case.label}", name, "MB", megabytes)
+    return Measurement.of_runs(f"{_MEMORY}, {case.label}", name, "MB", megabytes)
 
 
-def _peak_figures(precision: str, peak: Peak) -> list[Figure]:
+def _peak_figures(precision: str, peak: Peak) -> list[Measurement]:
     return [
-        Figure.of_runs("peaks of the device", f"{precision}, {what}", unit, [value])
+        Measurement.of_runs("peaks of the device", f"{precision}, {what}", unit, [value])
         for what, unit, value in (
             ("matrix product", "TFLOP/s", peak.matrix_tflops),
             ("convolution", "TFLOP/s", peak.convolution_tflops),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from benchmarks.generator.operation_counts import LayerCount, completion_counts
 from benchmarks.generator.setups import Case, config_of
-from benchmarks.harness.device_peak import Peak, settle
+from benchmarks.harness.device_peak import Peak, synchronize
 from benchmarks.harness.result import Table
 from pipeline.config.schema import CompletionConfig
 from pipeline.device.host_memory import keep_freed_memory
@@ -119,10 +119,10 @@ def _random(case: Case, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 def _median_seconds(call: Callable[[], Any], device: torch.device) -> float:
     taken = []
     for _ in range(_WARM_UP + _REPEATS):
-        settle(device)
+        synchronize(device)
         start = time.perf_counter()
         call()
-        settle(device)
+        synchronize(device)
         taken.append(time.perf_counter() - start)
     return statistics.median(taken[_WARM_UP:])
 

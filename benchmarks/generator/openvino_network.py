@@ -10,7 +10,7 @@ from pipeline.exports.onnx.export import onnx_file
 from pipeline.exports.onnx.int8 import quantized_graph
 from pipeline.exports.onnx.runtimes import OpenVinoSession
 from pipeline.exports.tracing.traced import TracedCompletion
-from pipeline.networks.base import ErasingNetwork
+from pipeline.networks.base import CompletionBase
 
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript", "openvino")
 
@@ -24,7 +24,7 @@ class OpenVinoNetwork(nn.Module):
     """`precision` is bf16 or int8; the latter is calibrated on the batch that is measured."""
 
     def __init__(
-        self, network: ErasingNetwork, precision: str, image: Tensor, mask: Tensor
+        self, network: CompletionBase, precision: str, image: Tensor, mask: Tensor
     ) -> None:
         super().__init__()
         traced = TracedCompletion(network.eval().requires_grad_(False), composite=False)

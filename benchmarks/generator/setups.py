@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.generator.openvino_network import OpenVinoNetwork
-from benchmarks.harness.device_peak import begin_peak_memory, peak_memory_bytes, settle
+from benchmarks.harness.device_peak import begin_peak_memory, peak_memory_bytes, synchronize
 from pipeline.config.schema import CompletionConfig, Config
 from pipeline.device.compilation import compile_
 from pipeline.device.host_memory import keep_freed_memory
@@ -159,7 +159,7 @@ def _runners(setup: Setup, case: Case, device: torch.device) -> dict[str, Callab
     if setup.trains:
         runs[BOTH] = forward_and_backward
     if setup.execution == "graph":
-        runs = {what: _recorded(run) for what, run in runs.items()}
+        runs = {what: _record_graph(run) for what, run in runs.items()}
     for run in runs.values():
         for _ in range(_WARM_UP):
             run()
@@ -182,7 +182,7 @@ def _network(setup: Setup, case: Case, device: torch.device) -> nn.Module:
     return network
 
 
-def _recorded(run: Callable[[], object]) -> Callable[[], object]:
+def _record_graph(run: Callable[[], object]) -> Callable[[], object]:
     """One launch of all that `run` does on a GPU."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
@@ -199,12 +199,12 @@ def _recorded(run: Callable[[], object]) -> Callable[[], object]:
 def _seconds(run: Callable[[], object], device: torch.device, at_least_s: float) -> float:
     """Of one call: the mean of those that fill the time."""
     calls, taken = 0, 0.0
-    settle(device)
+    synchronize(device)
     start = time.perf_counter()
     while taken < at_least_s:
         for _ in range(max(1, calls)):  # in doubling numbers, so that a GPU is rarely waited for
             run()
         calls = 2 * calls or 1
-        settle(device)
+        synchronize(device)
         taken = time.perf_counter() - start
     return taken / calls

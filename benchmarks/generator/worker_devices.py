@@ -62,7 +62,8 @@ def measured_peaks(
 ) -> dict[str, list[Peak]]:
     """By precision and rank, of all devices at once. Collective: every rank must call."""
     return {
-        one: workers.each(partial(aside, partial(_peak, case, one, seconds))) for one in precisions
+        one: workers.each(partial(in_subprocess, partial(_peak, case, one, seconds)))
+        for one in precisions
     }
 
 
@@ -87,7 +88,7 @@ def _peak(case: Case, precision: str, seconds: float) -> Peak:
     return measured_peak(torch.device(case.device), precision, seconds)
 
 
-def aside(call: Callable[[], Measured]) -> Measured:
+def in_subprocess(call: Callable[[], Measured]) -> Measured:
     """In a process of its own, which leaves neither threads nor memory behind."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         return pool.submit(call).result()

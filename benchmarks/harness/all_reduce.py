@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from benchmarks.harness.device_peak import settle as settle_device
+from benchmarks.harness.device_peak import synchronize as synchronize_device
 from pipeline.engines.ddp import Worker
 
 SMALLEST_BYTES = 1024
@@ -47,17 +47,17 @@ def measure_all_reduce(
 def _seconds(worker: Worker, tensor: torch.Tensor, size: int, *, warm_up: bool) -> float:
     least, most = _NUMBERS
     number = _WARM_UP if warm_up else min(most, max(least, _BYTES_IN_A_ROW // size))
-    settle(worker)
+    synchronize(worker)
     begin = time.perf_counter()
     for _ in range(number):
         worker.all_reduce_sum_(tensor)
-    settle(worker)
+    synchronize(worker)
     return (time.perf_counter() - begin) / number
 
 
-def settle(worker: Worker) -> None:
-    """Until every rank has finished what it was told. Collective: every rank must call."""
-    settle_device(worker.device)
+def synchronize(worker: Worker) -> None:
+    """Wait until every rank has finished its work. Collective: every rank must call."""
+    synchronize_device(worker.device)
     worker.all_reduce_sum_(torch.zeros(1)).item()
 
 

@@ -92,7 +92,9 @@ def run_benchmark(
 
 
 def exit_status(speaker: str, run: Callable[[], None]) -> int:
-    """0 when it has run; 1 when it could not, which `speaker` says, unless another worker has."""
+    """Return 0 when it has run; 1 when it could not, with a message of `speaker` unless another
+    had.
+    """
     try:
         run()
     except ReportedElsewhere:
@@ -150,7 +152,7 @@ def source_label(options: argparse.Namespace, default: str) -> str:
     return "photographs of one's own" if own else default
 
 
-def circumstances(options: argparse.Namespace, workers: Workers) -> dict[str, Any]:
+def environment(options: argparse.Namespace, workers: Workers) -> dict[str, Any]:
     """Parameters that every result has."""
     if options.rounds < 1:
         raise ValueError(f"--rounds is {options.rounds}: at least 1")

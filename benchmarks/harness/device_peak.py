@@ -58,16 +58,16 @@ def best_seconds(call: Callable[[], object], device: torch.device, seconds: floa
     """The shortest of the runs that fit into `seconds`, of at least five."""
     taken: list[float] = []
     while len(taken) < _WARM_UP + 5 or sum(taken) < seconds:
-        settle(device)
+        synchronize(device)
         start = time.perf_counter()
         call()
-        settle(device)
+        synchronize(device)
         taken.append(time.perf_counter() - start)
     return min(taken[_WARM_UP:])
 
 
-def settle(device: torch.device) -> None:
-    """Until the device has done what it was told."""
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

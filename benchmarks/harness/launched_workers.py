@@ -1,4 +1,4 @@
-"""The processes of a launch, which measure at once, and what they tell each other.
+"""The processes of a launch, which measure at once, and communicate.
 
 Outside torchrun there is one. Under it each worker measures what a worker of a training would have:
 its own GPU, its share of its node's cores, its share of the data.
@@ -47,7 +47,7 @@ class Workers:
         """This worker's share of its node's."""
         return max(1, available_cores() // self.local_world_size)
 
-    def say(self, message: str) -> None:
+    def log_message(self, message: str) -> None:
         """Once, however many workers do. Not collective."""
         if self.is_main:
             print(message, file=sys.stderr, flush=True)

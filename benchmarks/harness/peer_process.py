@@ -20,7 +20,7 @@ _END_SECONDS = 5.0
 
 
 class PeerError(RuntimeError):
-    """What a peer's process said had gone wrong, or that it ended."""
+    """The error of a peer's process, or that it ended."""
 
 
 @dataclass(frozen=True)

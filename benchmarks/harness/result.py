@@ -29,7 +29,7 @@ _PACKAGES = {  # name in the result -> distributions, of which one is installed
 
 
 @dataclass(frozen=True)
-class Figure:
+class Measurement:
     """One measured quantity. `runs` holds its value in every round, in their order."""
 
     group: str  # figures of one group stand in one table
@@ -41,7 +41,7 @@ class Figure:
     runs: list[float]
 
     @classmethod
-    def of_runs(cls, group: str, name: str, unit: str, runs: Sequence[float]) -> Figure:
+    def of_runs(cls, group: str, name: str, unit: str, runs: Sequence[float]) -> Measurement:
         values = [float(value) for value in runs]
         return cls(group, name, unit, statistics.median(values), min(values), max(values), values)
 
@@ -68,7 +68,7 @@ class Result:
     name: str  # of the benchmark
     command: str  # without the folders of the machine it ran on
     parameters: dict[str, Any]
-    figures: list[Figure]
+    figures: list[Measurement]
     date: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     hardware: Hardware = field(default_factory=lambda: this_hardware())
     versions: dict[str, str] = field(default_factory=lambda: installed_versions())
@@ -88,7 +88,7 @@ def read_result(path: Path) -> Result:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if content["schema_version"] != SCHEMA_VERSION:
             raise ValueError(f"schema version {content['schema_version']}, not {SCHEMA_VERSION}")
-        figures = [Figure(**figure) for figure in content["figures"]]
+        figures = [Measurement(**figure) for figure in content["figures"]]
         read = {
             "figures": figures,
             "hardware": Hardware(**content["hardware"]),

@@ -18,15 +18,15 @@ import cv2
 
 from benchmarks.harness.launched_workers import ALONE, Workers
 from benchmarks.harness.peer_process import PeerCall, PeerProcess
-from benchmarks.harness.result import Figure
+from benchmarks.harness.result import Measurement
 
 Measured = TypeVar("Measured")
-Measurement = Callable[[], Measured]  # called in the candidate's process; must be picklable
+MeasureCall = Callable[[], Measured]  # called in the candidate's process; must be picklable
 Pair = tuple[str, str]  # numerator and denominator of a ratio, by name
 
 
 def measure_in_rounds(
-    candidates: Mapping[str, Measurement[Measured] | PeerCall],
+    candidates: Mapping[str, MeasureCall[Measured] | PeerCall],
     rounds: int,
     progress: Callable[[str], None] = lambda message: None,
     workers: Workers = ALONE,
@@ -53,7 +53,7 @@ def measure_in_rounds(
     return measured
 
 
-def summed(measured: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, list[float]]:
+def sum_over_workers(measured: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, list[float]]:
     """All workers together, in each round."""
     return {name: [sum(values) for values in rounds] for name, rounds in measured.items()}
 
@@ -67,17 +67,17 @@ def of_median_worker(measured: Mapping[str, Sequence[Sequence[float]]]) -> dict[
 
 def figures_of(
     group: str, unit: str, measured: Mapping[str, Sequence[float]], pairs: Sequence[Pair]
-) -> list[Figure]:
+) -> list[Measurement]:
     """The candidates' own figures, then the ratios, each divided within its round."""
-    figures = [Figure.of_runs(group, name, unit, runs) for name, runs in measured.items()]
+    figures = [Measurement.of_runs(group, name, unit, runs) for name, runs in measured.items()]
     for first, second in pairs:
         ratios = [a / b for a, b in zip(measured[first], measured[second], strict=True)]
-        figures.append(Figure.of_runs(group, f"{first} / {second}", "ratio", ratios))
+        figures.append(Measurement.of_runs(group, f"{first} / {second}", "ratio", ratios))
     return figures
 
 
 @contextmanager
-def _own_process(candidate: Measurement[Any] | PeerCall) -> Iterator[Callable[[], Any]]:
+def _own_process(candidate: MeasureCall[Any] | PeerCall) -> Iterator[Callable[[], Any]]:
     """Started afresh: it inherits no memory and no threads of this process."""
     if isinstance(candidate, PeerCall):
         with PeerProcess(candidate.interpreter) as process:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.harness.result import Figure, Result
+from benchmarks.harness.result import Measurement, Result
 from shards.storage.files import write_bytes
 
 _COLUMNS = ("", "unit", "median", "lowest", "highest", "rounds")
@@ -85,7 +85,7 @@ def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _row(figure: Figure) -> tuple[str, ...]:
+def _row(figure: Measurement) -> tuple[str, ...]:
     values = [_number(value) for value in (figure.median, figure.minimum, figure.maximum)]
     return (figure.name, figure.unit, *values, str(len(figure.runs)))
 
@@ -96,6 +96,6 @@ def _number(value: float) -> str:
     return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
 
 
-def _by_group(result: Result) -> Iterator[tuple[str, list[Figure]]]:
+def _by_group(result: Result) -> Iterator[tuple[str, list[Measurement]]]:
     for group in dict.fromkeys(figure.group for figure in result.figures):
         yield group, [figure for figure in result.figures if figure.group == group]

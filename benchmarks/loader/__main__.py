@@ -25,7 +25,7 @@ from benchmarks.harness.command_line import (
     benchmark_parser,
     chosen,
     chosen_crop_size,
-    circumstances,
+    environment,
     is_configured,
     run_benchmark,
     source_label,
@@ -33,14 +33,14 @@ from benchmarks.harness.command_line import (
 from benchmarks.harness.launched_workers import ALONE, Workers
 from benchmarks.harness.peer_process import PeerCall
 from benchmarks.harness.photographs import SHIPPED_LABEL, pack_both_ways, write_shipped_parts
-from benchmarks.harness.result import Figure, Result, Table
+from benchmarks.harness.result import Measurement, Result, Table
 from benchmarks.harness.rounds import (
-    Measurement,
+    MeasureCall,
     Pair,
     figures_of,
     measure_in_rounds,
     of_median_worker,
-    summed,
+    sum_over_workers,
 )
 from benchmarks.loader.candidates import (
     bare_decoding,
@@ -94,7 +94,7 @@ PAIRS: tuple[Pair, ...] = (
 def measure_case(
     group: str, case: LoadCase, options: argparse.Namespace, peers: Peers, threads: int,
     workers: Workers,
-) -> tuple[list[Figure], list[Table]]:  # fmt: skip
+) -> tuple[list[Measurement], list[Table]]:  # fmt: skip
     """`threads`: of a further reader, if they are not 1 or 2; the sum of all workers."""
     loaders: dict[str, Any] = {
         BARE: bare_decoding,
@@ -108,7 +108,7 @@ def measure_case(
     as_trained = reader_name(threads)
     if as_trained not in loaders:
         loaders[as_trained] = partial(shard_reader_with, threads=threads)
-    candidates: dict[str, Measurement | PeerCall] = {
+    candidates: dict[str, MeasureCall | PeerCall] = {
         name: partial(measure_rate, loader, case, options.seconds)
         for name, loader in loaders.items()
     }
@@ -123,11 +123,14 @@ def measure_case(
         and (group == DIRECT or name not in peers.calls)
     }
     measured = measure_in_rounds(
-        candidates, options.rounds, lambda message: workers.say(f"{group}: {message}"), workers
+        candidates,
+        options.rounds,
+        lambda message: workers.log_message(f"{group}: {message}"),
+        workers,
     )
     pairs = dict.fromkeys([*PAIRS, (as_trained, READER), *_peer_pairs(peers)])
     known = [(a, b) for a, b in pairs if a in measured and b in measured and a != b]
-    figures = figures_of(group, "images/s", summed(measured), known)
+    figures = figures_of(group, "images/s", sum_over_workers(measured), known)
     if as_trained not in measured:
         return figures, []
     title = f"workers: {as_trained}, {group}"
@@ -158,7 +161,7 @@ def peers_of(options: argparse.Namespace, case: LoadCase, folder: Path, workers:
     }
 
     def prepare() -> Peers:
-        peers = prepare_loaders(options.peers, images, options.seconds, workers.say)
+        peers = prepare_loaders(options.peers, images, options.seconds, workers.log_message)
         if importlib.util.find_spec("webdataset") is None:
             peers.not_measured |= dict.fromkeys((PIL, SIMPLEJPEG), "webdataset is not installed")
         return peers
@@ -167,7 +170,7 @@ def peers_of(options: argparse.Namespace, case: LoadCase, folder: Path, workers:
     peers = every[workers.rank]
     peers.leave_out_what_is_lacking(every)
     for name, reason in peers.not_measured.items():
-        workers.say(f"{name}: not measured: {reason}")
+        workers.log_message(f"{name}: not measured: {reason}")
     return peers
 
 
@@ -181,7 +184,7 @@ def seek_milliseconds() -> float:
     return 1000 * (time.perf_counter() - start)
 
 
-def measure_seeking(rounds: int, workers: Workers) -> list[Figure]:
+def measure_seeking(rounds: int, workers: Workers) -> list[Measurement]:
     measured = measure_in_rounds({SEEK: seek_milliseconds}, rounds, workers=workers)
     group = "seeking in an epoch of 10 million samples"
     return figures_of(group, "ms", of_median_worker(measured), ())
@@ -221,7 +224,7 @@ def _set(options: argparse.Namespace, config: Config, folder: Path, workers: Wor
 
 
 def run(options: argparse.Namespace, config: Config, workers: Workers, command: str) -> Result:
-    parameters = circumstances(options, workers)
+    parameters = environment(options, workers)
     configured = is_configured(options, config)
     batch_size = options.batch_size or (batch_of_worker(config, workers) if configured else 32)
     threads = config.data.decode_threads or workers.cores

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.launched_workers import Workers
-from benchmarks.harness.result import Figure
-from benchmarks.harness.rounds import figures_of, measure_in_rounds, summed
+from benchmarks.harness.result import Measurement
+from benchmarks.harness.rounds import figures_of, measure_in_rounds, sum_over_workers
 from benchmarks.peers.loading_rate import LoadCase
 from shards.reading.reader import ShardReader
 
@@ -61,7 +61,7 @@ class FromEmptyCache:
 
 def measure_from_store(
     case: LoadCase, threads: int, seconds: float, rounds: int, workers: Workers
-) -> list[Figure]:
+) -> list[Measurement]:
     """The sum of all workers. The caches lie beside the case's own. Collective: every rank must
     call.
     """
@@ -71,14 +71,17 @@ def measure_from_store(
         folder = workers.once_a_node(lambda: own)
         call = FromEmptyCache(case, threads, seconds, folder, workers.local_rank == 0)
         measured = measure_in_rounds(
-            {name: call}, rounds, lambda message: workers.say(f"{FROM_STORE}: {message}"), workers
+            {name: call},
+            rounds,
+            lambda message: workers.log_message(f"{FROM_STORE}: {message}"),
+            workers,
         )[name]
         workers.barrier()  # the others read in the folder of their node's first
     images = {name: [[rate.images_per_s for rate in rates] for rates in measured]}
     downloaded = {DOWNLOADED: [[rate.megabytes_per_s for rate in rates] for rates in measured]}
     return [
-        *figures_of(FROM_STORE, "images/s", summed(images), ()),
-        *figures_of(FROM_STORE, "MB/s", summed(downloaded), ()),
+        *figures_of(FROM_STORE, "images/s", sum_over_workers(images), ()),
+        *figures_of(FROM_STORE, "MB/s", sum_over_workers(downloaded), ()),
     ]
 
 

@@ -27,7 +27,7 @@ import numpy as np
 from benchmarks.harness.command_line import (
     benchmark_parser,
     chosen_crop_size,
-    circumstances,
+    environment,
     is_configured,
     run_benchmark,
     source_label,
@@ -35,8 +35,14 @@ from benchmarks.harness.command_line import (
 from benchmarks.harness.launched_workers import Workers
 from benchmarks.harness.peer_process import PeerCall
 from benchmarks.harness.photographs import SHIPPED_LABEL, benchmark_recipe, write_shipped_parts
-from benchmarks.harness.result import Figure, Result, Table
-from benchmarks.harness.rounds import Measurement, Pair, figures_of, measure_in_rounds, summed
+from benchmarks.harness.result import Measurement, Result, Table
+from benchmarks.harness.rounds import (
+    MeasureCall,
+    Pair,
+    figures_of,
+    measure_in_rounds,
+    sum_over_workers,
+)
 from benchmarks.packing.candidates import (
     fidelity,
     pack_rate,
@@ -63,12 +69,12 @@ PAIRS: tuple[Pair, ...] = ((OURS, PEER), (OURS_2, PEER_2), (OURS_2, OURS), (PEER
 
 def measure_speed(
     source: Path, recipe: PackRecipe, options: argparse.Namespace, workers: Workers
-) -> tuple[list[Figure], list[Table], Peers]:
+) -> tuple[list[Measurement], list[Table], Peers]:
     """The sum of all workers, each of which packs its slice."""
     place = (workers.rank, workers.world_size)
     paths = paths_of_slice(_training_paths(source, recipe), recipe, *place)
-    peers = prepare_packers(options.peers, paths, recipe.short_side, workers.say)
-    ours: dict[str, Measurement | PeerCall] = {
+    peers = prepare_packers(options.peers, paths, recipe.short_side, workers.log_message)
+    ours: dict[str, MeasureCall | PeerCall] = {
         OURS: partial(pack_rate, source, recipe, 1, *place),
         OURS_2: partial(pack_rate, source, recipe, 2, *place),
         PEER: partial(_peer_rate, paths, recipe, 1),
@@ -79,9 +85,9 @@ def measure_speed(
 
 
 def _measure(
-    group: str, unit: str, ours: dict[str, Measurement | PeerCall], of_webdataset: Sequence[str],
+    group: str, unit: str, ours: dict[str, MeasureCall | PeerCall], of_webdataset: Sequence[str],
     pairs: Sequence[Pair], peers: Peers, options: argparse.Namespace, workers: Workers,
-) -> tuple[list[Figure], list[Table], Peers]:  # fmt: skip
+) -> tuple[list[Measurement], list[Table], Peers]:  # fmt: skip
     """What one worker cannot measure none does."""
     if importlib.util.find_spec("webdataset") is None:
         peers.not_measured |= dict.fromkeys(of_webdataset, "webdataset is not installed")
@@ -91,9 +97,9 @@ def _measure(
         for name, candidate in (ours | peers.calls).items()
         if name not in peers.not_measured and (not options.candidate or name in options.candidate)
     }
-    measured = measure_in_rounds(candidates, options.rounds, workers.say, workers)
+    measured = measure_in_rounds(candidates, options.rounds, workers.log_message, workers)
     known = [pair for pair in pairs if set(pair) <= measured.keys()]
-    figures = figures_of(group, unit, summed(measured), known)
+    figures = figures_of(group, unit, sum_over_workers(measured), known)
     tables = [
         table
         for name in list(measured)[:1]
@@ -132,15 +138,15 @@ def _import_webdataset() -> None:
 
 def measure_writing(
     source: Path, recipe: PackRecipe, options: argparse.Namespace, workers: Workers
-) -> tuple[list[Figure], list[Table], Peers]:
+) -> tuple[list[Measurement], list[Table], Peers]:
     """Of encoded images: what is left of packing when neither decoding nor resizing is. The sum of
     all workers, each of which writes as many.
     """
     count = options.written_samples
     paths = _training_paths(source, recipe)[:_WRITTEN_IMAGES]
     samples = stored_samples(paths, recipe)
-    peers = prepare_writers(options.peers, paths, recipe.short_side, count, workers.say)
-    ours: dict[str, Measurement | PeerCall] = {
+    peers = prepare_writers(options.peers, paths, recipe.short_side, count, workers.log_message)
+    ours: dict[str, MeasureCall | PeerCall] = {
         WRITER: partial(writing_rate, samples, recipe, count),
         PEER_WRITER: partial(webdataset_writing_rate, samples, recipe, count),
     }
@@ -148,7 +154,7 @@ def measure_writing(
     return _measure(WRITING, "samples/s", ours, (PEER_WRITER,), pairs, peers, options, workers)
 
 
-def measure_fidelity(source: Path, recipe: PackRecipe, workers: Workers) -> list[Figure]:
+def measure_fidelity(source: Path, recipe: PackRecipe, workers: Workers) -> list[Measurement]:
     """The median and the 5th percentile over the images; `runs` holds that one value."""
     paths = _training_paths(source, recipe)[workers.rank :: workers.world_size]
     every = workers.each(lambda: fidelity(paths, recipe))
@@ -157,7 +163,7 @@ def measure_fidelity(source: Path, recipe: PackRecipe, workers: Workers) -> list
         decibels = [one for own in every for one in own[name]]
         for statistic, percentile in (("median", 50), ("5th percentile", 5)):
             value = float(np.percentile(decibels, percentile))
-            figures.append(Figure.of_runs(FIDELITY, f"{name}, {statistic}", "dB", [value]))
+            figures.append(Measurement.of_runs(FIDELITY, f"{name}, {statistic}", "dB", [value]))
     return figures
 
 
@@ -171,7 +177,7 @@ def _recipe(options: argparse.Namespace, config: Config) -> PackRecipe:
     return benchmark_recipe(short_side, short_side, **further)
 
 
-def _repeated(source: Path, folder: Path, copies: int) -> Path:
+def _repeat_images(source: Path, folder: Path, copies: int) -> Path:
     """Once for each worker: its slice is as large as what one alone packs."""
     folder.mkdir()
     for number in range(copies):
@@ -188,12 +194,12 @@ def _with_shards_for(workers: Workers, source: Path, recipe: PackRecipe) -> Pack
 
 
 def run(options: argparse.Namespace, config: Config, workers: Workers, command: str) -> Result:
-    parameters = circumstances(options, workers)
+    parameters = environment(options, workers)
     recipe = _recipe(options, config)
     with tempfile.TemporaryDirectory(prefix="glcic-benchmark-") as name:
         folder = Path(name)
         source = options.source or write_shipped_parts(folder / "photographs")
-        repeated = _repeated(source, folder / "repeated", options.repeat * workers.world_size)
+        repeated = _repeat_images(source, folder / "repeated", options.repeat * workers.world_size)
         recipe = _with_shards_for(workers, repeated, recipe)
         parameters |= {
             "source": source_label(options, SHIPPED_LABEL),
@@ -206,7 +212,7 @@ def run(options: argparse.Namespace, config: Config, workers: Workers, command: 
         writing, further, writers = measure_writing(source, recipe, options, workers)
         peers.not_measured |= writers.not_measured
         for name, reason in peers.not_measured.items():
-            workers.say(f"{name}: not measured: {reason}")
+            workers.log_message(f"{name}: not measured: {reason}")
         parameters |= peers.parameters()
         figures = speed + writing + measure_fidelity(source, recipe, workers)
     return Result("packing", command, parameters, figures, tables=tables + further)

@@ -162,7 +162,7 @@ def fidelity(paths: list[Path], recipe: PackRecipe) -> dict[str, list[float]]:
         if image is None:
             continue
         try:
-            stored, fine = (_decoded(path, chosen) for chosen in (recipe, finest))
+            stored, fine = (_decode(path, chosen) for chosen in (recipe, finest))
         except UnusableImage:
             continue
         reference = np.asarray(image, dtype=np.float64)
@@ -175,7 +175,7 @@ def fidelity(paths: list[Path], recipe: PackRecipe) -> dict[str, list[float]]:
     return decibels
 
 
-def _decoded(path: Path, recipe: PackRecipe) -> np.ndarray:
+def _decode(path: Path, recipe: PackRecipe) -> np.ndarray:
     stored = convert_image(path.read_bytes(), path.name, "train", recipe)
     pixels: np.ndarray = simplejpeg.decode_jpeg(stored.data)
     return pixels

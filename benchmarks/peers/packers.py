@@ -49,7 +49,7 @@ def prepare_packers(
         }
         for library in NAMES
     }
-    return _prepared(interpreters, "benchmarks.peers.packing:pack_rate", calls, progress)
+    return _prepare(interpreters, "benchmarks.peers.packing:pack_rate", calls, progress)
 
 
 def prepare_writers(
@@ -71,10 +71,10 @@ def prepare_writers(
     }
     hashed = arguments | {"library": "mosaicml_streaming", "hashed": True}
     calls["mosaicml_streaming"]["MDSWriter, SHA-256"] = hashed
-    return _prepared(interpreters, "benchmarks.peers.packing:writing_rate", calls, progress)
+    return _prepare(interpreters, "benchmarks.peers.packing:writing_rate", calls, progress)
 
 
-def _prepared(
+def _prepare(
     interpreters: Sequence[str],
     function: str,
     calls: dict[str, dict[str, dict[str, Any]]],  # library -> candidate -> arguments

@@ -20,7 +20,7 @@ def answer(line: str) -> dict[str, Any]:
         call = json.loads(line)
         module, _, name = call["function"].partition(":")
         return {"value": getattr(importlib.import_module(module), name)(**call["arguments"])}
-    except Exception as error:  # of any library: the benchmark says it and goes on without
+    except Exception as error:  # of any library: the benchmark reports it and goes on without
         return {"error": f"{type(error).__name__}: {error}"}
 
 

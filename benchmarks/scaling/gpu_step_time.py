@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.harness.result import read_result
 from benchmarks.scaling.gradient_messages import StepWork
-from benchmarks.scaling.model import Computing, fit_computing
+from benchmarks.scaling.model import ComputeTime, fit_compute_time
 from benchmarks.scaling.result import NAME, read_measured
 from benchmarks.training.measured_steps import (  # fmt: skip
     SYNTHETIC,
@@ -40,19 +40,19 @@ _TRAINING_GROUP = "a step"
 
 
 @dataclass(frozen=True)
-class GpuComputing:
-    by_phase: Mapping[Phase, Computing]
+class GpuComputeTime:
+    by_phase: Mapping[Phase, ComputeTime]
     is_measured: bool
     description: str  # one sentence: of what it comes
 
 
-def assumed_computing(config: Config, work: Mapping[Phase, StepWork]) -> GpuComputing:
+def assumed_compute_time(config: Config, work: Mapping[Phase, StepWork]) -> GpuComputeTime:
     operators = operators_of_phases(config)
     by_phase = {}
     for phase, one in work.items():
         update_s = one.num_bytes / 4 * _UPDATE_BYTES / MEMORY_BYTES_PER_S
         per_image_s = 2 * one.macs / (ASSUMED_SHARE * PEAK_FLOP_PER_S)
-        by_phase[phase] = Computing(update_s, per_image_s, operators[phase] * ASSUMED_OPERATOR_S)
+        by_phase[phase] = ComputeTime(update_s, per_image_s, operators[phase] * ASSUMED_OPERATOR_S)
     counted = ", ".join(f"{number} in {phase.value}" for phase, number in operators.items())
     description = (
         f"assumed, not measured: the networks' own multiplications at {100 * ASSUMED_SHARE:.0f} % "
@@ -60,10 +60,10 @@ def assumed_computing(config: Config, work: Mapping[Phase, StepWork]) -> GpuComp
         "Adam's update at four fifths of the sheet's 3.35 TB/s; never less than "
         f"{ASSUMED_OPERATOR_S * 1e6:.0f} microseconds for each operator ({counted}, counted)"
     )
-    return GpuComputing(by_phase, False, description)
+    return GpuComputeTime(by_phase, False, description)
 
 
-def measured_computing(path: Path) -> GpuComputing:
+def measured_compute_time(path: Path) -> GpuComputeTime:
     """Raises ValueError for a file that holds no steps of one GPU."""
     if not path.is_file():
         raise ValueError(f"--gpu-result {path}: there is no such file")
@@ -76,7 +76,7 @@ def measured_computing(path: Path) -> GpuComputing:
         )
     if result.name == NAME:
         steps = read_measured(path).steps
-        by_phase = {phase: fit_computing(phase, steps) for phase in Phase}
+        by_phase = {phase: fit_compute_time(phase, steps) for phase in Phase}
         sizes = sorted({one.images for one in steps})
     else:
         batch_size = int(result.parameters.get("batch size", 0))
@@ -89,10 +89,12 @@ def measured_computing(path: Path) -> GpuComputing:
         if not batch_size or None in medians.values():
             raise ValueError(f"--gpu-result {path} has no step of every phase")
         # One batch alone does not tell the time of an image from that of a step.
-        by_phase = {phase: Computing(0.0, (medians[phase] or 0.0) / batch_size) for phase in Phase}
+        by_phase = {
+            phase: ComputeTime(0.0, (medians[phase] or 0.0) / batch_size) for phase in Phase
+        }
         sizes = [batch_size]
     description = f"measured on one {device}, {', '.join(map(str, sizes))} images a step"
-    return GpuComputing(by_phase, True, description)
+    return GpuComputeTime(by_phase, True, description)
 
 
 def operators_of_phases(config: Config) -> dict[Phase, int]:

@@ -22,7 +22,7 @@ from pipeline.distributed.batch_norm_statistics import running_statistics
 from pipeline.engines.ddp import BUCKET_CAP_MB
 from pipeline.networks.registry import build_completion, build_discriminator
 
-FIRST_BUCKET_BYTES = 1 << 20  # DistributedDataParallel's limit, where it is not told any
+FIRST_BUCKET_BYTES = 1 << 20  # DistributedDataParallel's limit, its default
 _ELEMENT_BYTES = 4  # parameters and gradients are float32 in every precision
 
 
@@ -44,7 +44,7 @@ class NetworkGradients:
 
 
 @dataclass(frozen=True)
-class Exchange:
+class GradientAllReduce:
     """What one update of a network exchanges in a step."""
 
     network: NetworkGradients
@@ -56,11 +56,11 @@ class StepWork:
     """One step of a phase."""
 
     macs: float  # of one image, forwards and backwards
-    exchanges: tuple[Exchange, ...]
+    all_reduces: tuple[GradientAllReduce, ...]
 
     @property
     def num_bytes(self) -> int:
-        return sum(exchange.network.num_bytes for exchange in self.exchanges)
+        return sum(all_reduce.network.num_bytes for all_reduce in self.all_reduces)
 
 
 def work_of_phases(config: Config) -> dict[Phase, StepWork]:
@@ -73,11 +73,14 @@ def work_of_phases(config: Config) -> dict[Phase, StepWork]:
     # Besides both: the discriminators once more, forward and back to their input.
     third = 3 * c + 8 * d
     return {
-        Phase.COMPLETION: StepWork(first, (Exchange(completion, 2 * c / first),)),
-        Phase.DISCRIMINATOR: StepWork(second, (Exchange(discriminator, 4 * d / second),)),
+        Phase.COMPLETION: StepWork(first, (GradientAllReduce(completion, 2 * c / first),)),
+        Phase.DISCRIMINATOR: StepWork(second, (GradientAllReduce(discriminator, 4 * d / second),)),
         Phase.JOINT: StepWork(
             third,
-            (Exchange(discriminator, 4 * d / third), Exchange(completion, 2 * c / third)),
+            (
+                GradientAllReduce(discriminator, 4 * d / third),
+                GradientAllReduce(completion, 2 * c / third),
+            ),
         ),
     }
 

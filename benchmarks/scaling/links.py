@@ -42,7 +42,7 @@ class Topology:
 
 
 @dataclass(frozen=True)
-class Fabric:
+class LinkModel:
     inside: Link  # of one worker to another of its node
     between: Link | None = None  # of one node to another, all links of a node together
     has_tree: bool = False
@@ -85,7 +85,7 @@ class Message:
     runs: tuple[float, ...] = ()  # in every round
 
 
-def fit_fabric(messages: Sequence[Message]) -> Fabric:
+def fit_link_model(messages: Sequence[Message]) -> LinkModel:
     """By least squares of the relative errors, inside a node first, then between nodes.
 
     Without a message inside a node all workers are taken to sit on nodes of their own. Raises
@@ -97,13 +97,13 @@ def fit_fabric(messages: Sequence[Message]) -> Fabric:
     if single:
         inside = _fit_link([(one.topology.workers, one.num_bytes, one.seconds) for one in single])
     if not several:
-        return Fabric(inside)
+        return LinkModel(inside)
     rest = []
     for one in several:
         left = one.seconds - _ring_s(inside, one.num_bytes, one.topology.within)
         # Never nothing: what the slower link takes is more than the model of the faster one errs.
         rest.append((one.topology.nodes, one.num_bytes, max(left, 0.1 * one.seconds)))
-    return Fabric(inside, _fit_link(rest))
+    return LinkModel(inside, _fit_link(rest))
 
 
 def _fit_link(points: Sequence[tuple[int, int, float]]) -> Link:

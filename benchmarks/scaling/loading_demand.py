@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.harness.result import RESULTS_FOLDER, Result, read_result
-from benchmarks.scaling.gpu_step_time import GpuComputing
+from benchmarks.scaling.gpu_step_time import GpuComputeTime
 from benchmarks.scaling.gradient_messages import StepWork
 from benchmarks.scaling.links import Topology
 from benchmarks.scaling.model import ScalingModel
@@ -69,11 +69,11 @@ def _loading_description(result: Result) -> str:
 
 
 def demand(
-    config: Config, work: Mapping[Phase, StepWork], computing: GpuComputing, loading: Loading,
+    config: Config, work: Mapping[Phase, StepWork], compute_time: GpuComputeTime, loading: Loading,
     images: int, gpus: int = GPUS_OF_A_NODE,
 ) -> list[Demand]:  # fmt: skip
     """Of a node's GPUs, on one node, where nothing slows them."""
-    model = ScalingModel(work, computing.by_phase, FABRICS[INFINIBAND])
+    model = ScalingModel(work, compute_time.by_phase, FABRICS[INFINIBAND])
     found = []
     for phase in (*Phase, None):
         step_s = mean_step_s(config, model, images, Topology(gpus, GPUS_OF_A_NODE), phase)

@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.optimize import nnls
 
-from benchmarks.scaling.gradient_messages import Exchange, StepWork
-from benchmarks.scaling.links import Fabric, Link, Message, Topology, fit_fabric
+from benchmarks.scaling.gradient_messages import GradientAllReduce, StepWork
+from benchmarks.scaling.links import Link, LinkModel, Message, Topology, fit_link_model
 from pipeline.config.schedule import Phase
 
 
@@ -33,16 +33,16 @@ class StepTime:
     topology: Topology
     phase: Phase
     images: int  # of each worker
-    exchanging: bool  # whether gradients were averaged over the workers
+    averages_gradients: bool  # whether gradients were averaged over the workers
     seconds: float  # the median
     runs: tuple[float, ...] = ()  # in every round
 
 
 @dataclass(frozen=True)
-class Computing:
+class ComputeTime:
     fixed_s: float
     per_image_s: float
-    least_s: float = 0.0  # however few images: what it takes to tell a GPU what to do
+    least_s: float = 0.0  # however few images: to launch the kernels on a GPU
 
     def seconds(self, images: float, crowding: Crowding | None = None) -> float:
         factors = crowding or Crowding()
@@ -61,38 +61,40 @@ class Crowding:
 @dataclass(frozen=True)
 class ScalingModel:
     work: Mapping[Phase, StepWork]
-    computing: Mapping[Phase, Computing]
-    fabric: Fabric
+    compute_time: Mapping[Phase, ComputeTime]
+    link_model: LinkModel
     overlap: float = 1.0
     crowding: Mapping[int, Crowding] = field(default_factory=dict)  # by workers of a node
     gradient_scale: float = 1.0  # 0.5: gradients are sent as bfloat16
 
     def step_s(
-        self, phase: Phase, images: float, topology: Topology, *, exchanging: bool = True
+        self, phase: Phase, images: float, topology: Topology, *, averages_gradients: bool = True
     ) -> float:
-        computing_s = self.computing_s(phase, images, topology)
-        total = computing_s
-        for exchange in self.work[phase].exchanges:
-            total += self.fabric.all_reduce_s(exchange.network.statistics_bytes, topology)
-            if exchanging and topology.workers > 1:
-                hidden, serial = self.exchange_s(exchange, computing_s, topology)
+        compute_s = self.compute_s(phase, images, topology)
+        total = compute_s
+        for all_reduce in self.work[phase].all_reduces:
+            total += self.link_model.all_reduce_s(all_reduce.network.statistics_bytes, topology)
+            if averages_gradients and topology.workers > 1:
+                hidden, serial = self.all_reduce_wait_s(all_reduce, compute_s, topology)
                 total += self.overlap * hidden + (1 - self.overlap) * serial
         return total
 
-    def exchange_s(
-        self, exchange: Exchange, computing_s: float, topology: Topology
+    def all_reduce_wait_s(
+        self, all_reduce: GradientAllReduce, compute_s: float, topology: Topology
     ) -> tuple[float, float]:
         """Seconds that are waited for: with all the hiding that is possible, and with none."""
-        window_s = exchange.window * computing_s
+        window_s = all_reduce.window * compute_s
         sent_s, serial_s = 0.0, 0.0
-        for bucket in exchange.network.buckets:
-            message_s = self.fabric.all_reduce_s(bucket.num_bytes * self.gradient_scale, topology)
+        for bucket in all_reduce.network.buckets:
+            message_s = self.link_model.all_reduce_s(
+                bucket.num_bytes * self.gradient_scale, topology
+            )
             sent_s = max(sent_s, bucket.ready * window_s) + message_s
             serial_s += message_s
         return max(0.0, sent_s - window_s), serial_s
 
-    def computing_s(self, phase: Phase, images: float, topology: Topology) -> float:
-        return self.computing[phase].seconds(images, self._crowding(topology.within))
+    def compute_s(self, phase: Phase, images: float, topology: Topology) -> float:
+        return self.compute_time[phase].seconds(images, self._crowding(topology.within))
 
     def _crowding(self, within: int) -> Crowding:
         """Between the numbers of workers that were fitted, in proportion."""
@@ -113,14 +115,14 @@ def fit_model(
 
     Raises ValueError where a phase lacks steps of a single worker, of two batches at least.
     """
-    computing = {phase: fit_computing(phase, steps) for phase in work}
-    fabric = fit_fabric(messages) if messages else Fabric(Link(0.0, math.inf))
-    model = ScalingModel(work, computing, fabric, gradient_scale=gradient_scale)
+    compute_time = {phase: fit_compute_time(phase, steps) for phase in work}
+    link_model = fit_link_model(messages) if messages else LinkModel(Link(0.0, math.inf))
+    model = ScalingModel(work, compute_time, link_model, gradient_scale=gradient_scale)
     model = dataclasses.replace(model, crowding=_fit_crowding(model, steps))
     return dataclasses.replace(model, overlap=_fit_overlap(model, steps))
 
 
-def fit_computing(phase: Phase, steps: Sequence[StepTime]) -> Computing:
+def fit_compute_time(phase: Phase, steps: Sequence[StepTime]) -> ComputeTime:
     alone = [one for one in steps if one.phase is phase and one.topology.workers == 1]
     if len({one.images for one in alone}) < 2:
         raise ValueError(
@@ -129,19 +131,21 @@ def fit_computing(phase: Phase, steps: Sequence[StepTime]) -> Computing:
         )
     rows = np.array([[1 / one.seconds, one.images / one.seconds] for one in alone])
     (fixed_s, per_image_s), _ = nnls(rows, np.ones(len(rows)))
-    return Computing(float(fixed_s), float(per_image_s))
+    return ComputeTime(float(fixed_s), float(per_image_s))
 
 
 def _fit_crowding(model: ScalingModel, steps: Sequence[StepTime]) -> dict[int, Crowding]:
     """From steps without exchange, whose only other part is the message of statistics."""
     rows: dict[int, list[tuple[float, float, float]]] = {}
     for one in steps:
-        if one.topology.within == 1 or one.exchanging:
+        if one.topology.within == 1 or one.averages_gradients:
             continue
-        computing = model.computing[one.phase]
-        alone_s = computing.seconds(one.images)
-        rest_s = model.step_s(one.phase, one.images, one.topology, exchanging=False) - alone_s
-        parts = computing.fixed_s, computing.per_image_s * one.images, one.seconds - rest_s
+        compute_time = model.compute_time[one.phase]
+        alone_s = compute_time.seconds(one.images)
+        rest_s = (
+            model.step_s(one.phase, one.images, one.topology, averages_gradients=False) - alone_s
+        )
+        parts = compute_time.fixed_s, compute_time.per_image_s * one.images, one.seconds - rest_s
         found = rows.setdefault(one.topology.within, [])
         found.append(tuple(part / one.seconds for part in parts))  # type: ignore[arg-type]
     return {within: _crowding_of(np.array(found)) for within, found in rows.items()}
@@ -156,13 +160,13 @@ def _fit_overlap(model: ScalingModel, steps: Sequence[StepTime]) -> float:
     """The share of the possible hiding that explains the steps with exchange best."""
     above, below = 0.0, 0.0
     for one in steps:
-        if one.topology.workers == 1 or not one.exchanging:
+        if one.topology.workers == 1 or not one.averages_gradients:
             continue
-        without_s = model.step_s(one.phase, one.images, one.topology, exchanging=False)
-        computing_s = model.computing_s(one.phase, one.images, one.topology)
+        without_s = model.step_s(one.phase, one.images, one.topology, averages_gradients=False)
+        compute_s = model.compute_s(one.phase, one.images, one.topology)
         pairs = [
-            model.exchange_s(exchange, computing_s, one.topology)
-            for exchange in model.work[one.phase].exchanges
+            model.all_reduce_wait_s(all_reduce, compute_s, one.topology)
+            for all_reduce in model.work[one.phase].all_reduces
         ]
         hidden_s, serial_s = (sum(pair[side] for pair in pairs) for side in (0, 1))
         saved = (serial_s - hidden_s) / one.seconds

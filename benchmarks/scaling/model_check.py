@@ -1,11 +1,11 @@
-"""The model, fitted to some of what was measured and held against the rest."""
+"""The model, fitted to some of what was measured and compared with the rest."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from benchmarks.harness.result import Figure
+from benchmarks.harness.result import Measurement
 from benchmarks.scaling.gradient_messages import work_of_phases
 from benchmarks.scaling.links import Message
 from benchmarks.scaling.model import ScalingModel, StepTime, fit_model
@@ -76,20 +76,22 @@ def _is_edge(step: StepTime, steps: Sequence[StepTime]) -> bool:
 
 
 def _predict_step(model: ScalingModel, step: StepTime, fitted: bool) -> Prediction:
-    predicted_s = model.step_s(step.phase, step.images, step.topology, exchanging=step.exchanging)
-    kind = "steps" if step.exchanging else "steps without exchange"
+    predicted_s = model.step_s(
+        step.phase, step.images, step.topology, averages_gradients=step.averages_gradients
+    )
+    kind = "steps" if step.averages_gradients else "steps without exchange"
     name = f"{step.phase.value}, {step.images} images a worker"
     workers = step.topology.workers
     return Prediction(name, workers, kind, step.seconds, predicted_s, fitted)
 
 
 def _predict_message(model: ScalingModel, message: Message, fitted: bool) -> Prediction:
-    predicted_s = model.fabric.all_reduce_s(message.num_bytes, message.topology)
+    predicted_s = model.link_model.all_reduce_s(message.num_bytes, message.topology)
     name, workers = f"{message.num_bytes:,} bytes", message.topology.workers
     return Prediction(name, workers, "all-reduces", message.seconds, predicted_s, fitted)
 
 
-def error_figures(check: Check) -> Iterator[Figure]:
+def error_figures(check: Check) -> Iterator[Measurement]:
     """Of the points that the model has not seen; a "round" is a point."""
     held_out = check.held_out()
     for workers, kind in dict.fromkeys((one.workers, one.kind) for one in held_out):
@@ -98,4 +100,4 @@ def error_figures(check: Check) -> Iterator[Figure]:
         ]
         noun = "worker" if workers == 1 else "workers"
         group = "the model's error where it was not fitted, a round for each point"
-        yield Figure.of_runs(group, f"{kind} of {workers} {noun}", "%", errors)
+        yield Measurement.of_runs(group, f"{kind} of {workers} {noun}", "%", errors)

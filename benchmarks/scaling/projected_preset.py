@@ -7,7 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.scaling.gpu_step_time import GpuComputing, assumed_computing, measured_computing
+from benchmarks.scaling.gpu_step_time import (
+    GpuComputeTime,
+    assumed_compute_time,
+    measured_compute_time,
+)
 from benchmarks.scaling.gradient_messages import StepWork, work_of_phases
 from benchmarks.scaling.loading_demand import Demand, Loading, demand, read_loading
 from benchmarks.scaling.projection import Projected, project_strong, project_weak
@@ -30,7 +34,7 @@ class Projection:
     preset: str
     config: Config
     work: Mapping[Phase, StepWork]
-    computing: GpuComputing
+    compute_time: GpuComputeTime
     images: tuple[int, ...]  # of a GPU, in weak scaling
     weak: list[Projected]
     strong: list[Projected]
@@ -41,10 +45,10 @@ class Projection:
 def project(options: JoinOptions) -> Projection:
     _, config = parse_with_config(ArgumentParser(), ["--config", options.project])
     work = work_of_phases(config)
-    computing = (
-        measured_computing(options.gpu_result)
+    compute_time = (
+        measured_compute_time(options.gpu_result)
         if options.gpu_result
-        else assumed_computing(config, work)
+        else assumed_compute_time(config, work)
     )
     batch_size = config.train.batch_size
     images = tuple(sorted({max(1, batch_size // 8), batch_size}))
@@ -53,10 +57,10 @@ def project(options: JoinOptions) -> Projection:
         options.project,
         config,
         work,
-        computing,
+        compute_time,
         images,
-        project_weak(config, work, computing, images),
-        project_strong(config, work, computing),
+        project_weak(config, work, compute_time, images),
+        project_strong(config, work, compute_time),
         loading,
-        {n: demand(config, work, computing, loading, n) for n in images} if loading else {},
+        {n: demand(config, work, compute_time, loading, n) for n in images} if loading else {},
     )

@@ -6,9 +6,9 @@ import bisect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from benchmarks.scaling.gpu_step_time import GpuComputing
+from benchmarks.scaling.gpu_step_time import GpuComputeTime
 from benchmarks.scaling.gradient_messages import StepWork
-from benchmarks.scaling.links import Fabric, Link, Topology
+from benchmarks.scaling.links import Link, LinkModel, Topology
 from benchmarks.scaling.model import ScalingModel
 from pipeline.config.schedule import Phase
 from pipeline.config.schema import Config
@@ -37,7 +37,7 @@ _BETWEEN_NODES = {
     ETHERNET: Link(_TCP_LATENCY_S, _SHARE_OF_RATE * 12.5e9),
 }
 FABRICS = {
-    name: Fabric(_NVLINK, link, has_tree=True, call_s=_CALL_S)
+    name: LinkModel(_NVLINK, link, has_tree=True, call_s=_CALL_S)
     for name, link in _BETWEEN_NODES.items()
 }
 
@@ -68,12 +68,15 @@ class Projected:
 
 
 def project_weak(
-    config: Config, work: Mapping[Phase, StepWork], computing: GpuComputing, images: Sequence[int]
+    config: Config,
+    work: Mapping[Phase, StepWork],
+    compute_time: GpuComputeTime,
+    images: Sequence[int],
 ) -> list[Projected]:
     """At a constant number of images a GPU."""
     return [
-        _projected(config, model, name, count, count, gpus, phase)
-        for name, model in _models(work, computing)
+        _project(config, model, name, count, count, gpus, phase)
+        for name, model in _models(work, compute_time)
         for count in images
         for gpus in GPUS
         for phase in (*Phase, None)
@@ -81,13 +84,13 @@ def project_weak(
 
 
 def project_strong(
-    config: Config, work: Mapping[Phase, StepWork], computing: GpuComputing
+    config: Config, work: Mapping[Phase, StepWork], compute_time: GpuComputeTime
 ) -> list[Projected]:
     """At the configuration's batch, on the numbers of GPUs that share it on full nodes."""
     batch_size = config.train.batch_size
     return [
-        _projected(config, model, name, batch_size, batch_size // gpus, gpus, phase)
-        for name, model in _models(work, computing)
+        _project(config, model, name, batch_size, batch_size // gpus, gpus, phase)
+        for name, model in _models(work, compute_time)
         for gpus in strong_sizes(batch_size)
         for phase in (*Phase, None)
     ]
@@ -102,15 +105,15 @@ def strong_sizes(batch_size: int) -> list[int]:
 
 
 def _models(
-    work: Mapping[Phase, StepWork], computing: GpuComputing
+    work: Mapping[Phase, StepWork], compute_time: GpuComputeTime
 ) -> Iterator[tuple[tuple[str, str], ScalingModel]]:
     for fabric in FABRICS:
         for gradients, scale in GRADIENTS.items():
-            model = ScalingModel(work, computing.by_phase, FABRICS[fabric], gradient_scale=scale)
+            model = ScalingModel(work, compute_time.by_phase, FABRICS[fabric], gradient_scale=scale)
             yield (fabric, gradients), model
 
 
-def _projected(
+def _project(
     config: Config, model: ScalingModel, name: tuple[str, str], images_alone: int, images: int,
     gpus: int, phase: Phase | None,
 ) -> Projected:  # fmt: skip
@@ -146,12 +149,12 @@ def mean_step_s(
 
 
 def images_for_target(
-    config: Config, work: Mapping[Phase, StepWork], computing: GpuComputing, fabric: str,
+    config: Config, work: Mapping[Phase, StepWork], compute_time: GpuComputeTime, fabric: str,
     gradients: str, *, overlap: float,
 ) -> int | None:  # fmt: skip
     """The fewest images a GPU at which the whole schedule reaches the target; None: over 1,024."""
     model = ScalingModel(
-        work, computing.by_phase, FABRICS[fabric], overlap, gradient_scale=GRADIENTS[gradients]
+        work, compute_time.by_phase, FABRICS[fabric], overlap, gradient_scale=GRADIENTS[gradients]
     )
     topology = Topology(TARGET_GPUS, GPUS_OF_A_NODE)
 

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from benchmarks.harness.all_reduce import bus_bandwidth
-from benchmarks.harness.result import Figure, Result, read_result
+from benchmarks.harness.result import Measurement, Result, read_result
 from benchmarks.scaling.links import Message, Topology
 from benchmarks.scaling.model import StepTime
 from benchmarks.training.step_times import Case
@@ -63,21 +63,23 @@ def result_of_launch(
     parameters: Mapping[str, Any],
 ) -> Result:
     figures = [
-        Figure.of_runs(
-            _EXCHANGING if case.exchanging else _ALONE,
+        Measurement.of_runs(
+            _EXCHANGING if case.averages_gradients else _ALONE,
             f"{case.phase.value}, {case.images} images a worker",
             "ms",
             [1e3 * run for run in runs],
         )
-        for exchanging in (True, False)
+        for averages_gradients in (True, False)
         for case, runs in steps.items()
-        if case.exchanging is exchanging
+        if case.averages_gradients is averages_gradients
     ]
     for size, runs in messages.items():
-        figures.append(Figure.of_runs(_MESSAGE, f"{size:,} bytes", "ms", [1e3 * s for s in runs]))
+        figures.append(
+            Measurement.of_runs(_MESSAGE, f"{size:,} bytes", "ms", [1e3 * s for s in runs])
+        )
     for size, runs in messages.items():
         rates = [bus_bandwidth(size, one, worker.world_size) / 1e6 for one in runs]
-        figures.append(Figure.of_runs(_BUS, f"{size:,} bytes", "MB/s", rates))
+        figures.append(Measurement.of_runs(_BUS, f"{size:,} bytes", "MB/s", rates))
     on_gpu = worker.device.type == "cuda"
     description = {
         "source": "random images",
@@ -130,8 +132,8 @@ def read_measured(path: Path) -> Measured:
         median_s = statistics.median(runs)
         if match := _STEP_NAME.fullmatch(figure.name):
             phase, images = Phase(match[1]), int(match[2])
-            exchanging = figure.group == _EXCHANGING
-            steps.append(StepTime(topology, phase, images, exchanging, median_s, runs))
+            averages_gradients = figure.group == _EXCHANGING
+            steps.append(StepTime(topology, phase, images, averages_gradients, median_s, runs))
         elif figure.group == _MESSAGE and (match := _MESSAGE_NAME.fullmatch(figure.name)):
             messages.append(Message(topology, int(match[1].replace(",", "")), median_s, runs))
     return Measured(result, path.name, config, topology, tuple(steps), tuple(messages))

@@ -25,7 +25,7 @@ from rich.console import Console
 
 from benchmarks.generator.operation_counts import phase_flops
 from benchmarks.harness.command_line import command_line, exit_status
-from benchmarks.harness.result import Figure, Result
+from benchmarks.harness.result import Measurement, Result
 from benchmarks.harness.tables import publish
 from benchmarks.training.data import StepData, add_data_options, step_data
 from benchmarks.training.figures import (
@@ -146,15 +146,15 @@ def _run(
         )  # fmt: skip
         load = round(os.getloadavg()[0], 2)
         candidates = stack.enter_context(_candidates(configs, data.kinds, ranks, apart))
-        say = _say if ranks.is_main else lambda message: None
-        runs = measure_rounds(candidates, plan, say)
+        log_message = _log_message if ranks.is_main else lambda message: None
+        runs = measure_rounds(candidates, plan, log_message)
         if ranks.is_main:
             parameters = _parameters(configs[AS_CONFIGURED], ranks, data, plan, load)
             if options.note:
                 parameters["note"] = options.note
             if ranks.world_size > 1 and not runs.all_reduce_shares:
                 parameters["exchange of gradients"] = (
-                    "not measured: its steps are held against those on synthetic images, and the "
+                    "not measured: its steps are compared with those on synthetic images, and the "
                     "engine must be able to leave it out, as ddp and accelerate are"
                 )
             if variants:
@@ -199,7 +199,7 @@ class _Hours:
                 raise ValueError(f"--hours-of {options.hours_of}: {error}") from error
             self._reason = str(error)
 
-    def figures(self, runs: Runs, plan: Plan, parameters: dict[str, Any]) -> list[Figure]:
+    def figures(self, runs: Runs, plan: Plan, parameters: dict[str, Any]) -> list[Measurement]:
         if self._reason:
             parameters["hours of the schedule"] = f"not extrapolated: {self._reason}"
             return []
@@ -211,7 +211,7 @@ class _Hours:
 def _figures(
     configs: dict[str, Config], runs: Runs, plan: Plan, options: argparse.Namespace,
     ranks: ProcessGroup, parameters: dict[str, Any],
-) -> list[Figure]:  # fmt: skip
+) -> list[Measurement]:  # fmt: skip
     config, kinds = configs[AS_CONFIGURED], plan.kinds
     batch_sizes = {name: one.train.batch_size for name, one in configs.items()}
     figures = speed_figures(runs, kinds, config.train.batch_size)
@@ -249,7 +249,7 @@ def _parameters(
     }
 
 
-def _say(message: str) -> None:
+def _log_message(message: str) -> None:
     Console(stderr=True).print(message, markup=False, highlight=False, soft_wrap=True)
 
 

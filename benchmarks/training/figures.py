@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from benchmarks.harness.result import Figure
+from benchmarks.harness.result import Measurement
 from benchmarks.harness.rounds import figures_of
 from benchmarks.training.measured_steps import REAL, SYNTHETIC, Block
 from benchmarks.training.rounds import Runs
@@ -13,7 +13,7 @@ from benchmarks.training.variants import AS_CONFIGURED
 from pipeline.config.schedule import Phase
 
 
-def speed_figures(runs: Runs, kinds: Sequence[str], batch_size: int) -> list[Figure]:
+def speed_figures(runs: Runs, kinds: Sequence[str], batch_size: int) -> list[Measurement]:
     """Of all workers together, each phase on each kind of batches."""
     measured = {
         f"{phase}, {kind} images": runs.step_s(AS_CONFIGURED, phase, kind)
@@ -31,7 +31,7 @@ def speed_figures(runs: Runs, kinds: Sequence[str], batch_size: int) -> list[Fig
 def arithmetic_figures(
     runs: Runs, kinds: Sequence[str], batch_size: int, flops: Mapping[Phase, int],
     given_tflops: float = 0.0,
-) -> list[Figure]:  # fmt: skip
+) -> list[Measurement]:  # fmt: skip
     """`flops` are those of one image; `given_tflops` is the peak of all workers, 0: as measured."""
     rates = {
         f"{phase}, {kind} images": [
@@ -53,7 +53,7 @@ def arithmetic_figures(
     for limit_name, limit in limits.items():
         for name, tflops in rates.items():
             shares = [a / b for a, b in zip(tflops, limit, strict=True)]
-            figures.append(Figure.of_runs(f"share of the {limit_name}", name, "share", shares))
+            figures.append(Measurement.of_runs(f"share of the {limit_name}", name, "share", shares))
     return figures
 
 
@@ -61,12 +61,12 @@ def _rounds(runs: Runs) -> int:
     return len(next(iter(runs.blocks.values())))
 
 
-def part_figures(runs: Runs, kinds: Sequence[str]) -> list[Figure]:
+def part_figures(runs: Runs, kinds: Sequence[str]) -> list[Measurement]:
     """Shares of a step, by phase."""
     return [figure for phase in Phase for figure in _parts_of(runs, kinds, phase)]
 
 
-def _parts_of(runs: Runs, kinds: Sequence[str], phase: Phase) -> list[Figure]:
+def _parts_of(runs: Runs, kinds: Sequence[str], phase: Phase) -> list[Measurement]:
     shares: dict[str, list[float]] = {}
     if REAL in kinds:
         real = runs.blocks[AS_CONFIGURED, phase, REAL]
@@ -86,16 +86,16 @@ def _parts_of(runs: Runs, kinds: Sequence[str], phase: Phase) -> list[Figure]:
     if parts:
         shares |= {name: [one.shares[name] for one in parts] for name in PARTS}
     group = f"where a step's time goes: {phase}"
-    figures = [Figure.of_runs(group, name, "share", values) for name, values in shares.items()]
+    figures = [Measurement.of_runs(group, name, "share", values) for name, values in shares.items()]
     if parts:
         overhead = [one.step_s / plain for one, plain in zip(parts, synthetic_s, strict=True)]
-        figures.append(Figure.of_runs(group, "step with marks / without", "ratio", overhead))
+        figures.append(Measurement.of_runs(group, "step with marks / without", "ratio", overhead))
     return figures
 
 
 def comparison_figures(
     runs: Runs, kinds: Sequence[str], batch_sizes: Mapping[str, int]
-) -> list[Figure]:
+) -> list[Measurement]:
     """Throughput of every variant, and its ratio to the configuration as it is: above 1, faster.
 
     `batch_sizes` are those of the candidates, by name.
@@ -115,7 +115,7 @@ def comparison_figures(
     return figures
 
 
-def memory_figures(runs: Runs, kinds: Sequence[str], on_gpu: bool) -> list[Figure]:
+def memory_figures(runs: Runs, kinds: Sequence[str], on_gpu: bool) -> list[Measurement]:
     """Of the worker that took most, by round: on CUDA of tensors, in each phase; else of the
     whole process up to then.
     """
@@ -132,7 +132,7 @@ def memory_figures(runs: Runs, kinds: Sequence[str], on_gpu: bool) -> list[Figur
             for name in names
         }
     group = "peak memory of a worker"
-    return [Figure.of_runs(group, name, "GB", _most(found)) for name, found in blocks.items()]
+    return [Measurement.of_runs(group, name, "GB", _most(found)) for name, found in blocks.items()]
 
 
 def _most(blocks: Sequence[Sequence[Block]]) -> list[float]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.harness.all_reduce import settle
+from benchmarks.harness.all_reduce import synchronize
 from benchmarks.harness.device_peak import Peak, begin_peak_memory, measured_peak, peak_memory_bytes
 from benchmarks.training.step_parts import AVERAGE, Parts, StepClock, TimedNetwork, timed_optimizer
 from pipeline.config.schedule import Phase
@@ -148,7 +148,7 @@ class MeasuredSteps:
         clock = StepClock(self._worker.device)
         timed: Any = [TimedNetwork(trainable, clock) for trainable in self._trainables]
         step = training_step(self._config, self._worker, *timed)
-        settle(self._worker)
+        synchronize(self._worker)
         begin = time.perf_counter()
         with ExitStack() as stack:
             for trainable in self._trainables:
@@ -158,14 +158,14 @@ class MeasuredSteps:
                 step(phase, self._synthetic)
                 with clock.part(AVERAGE):
                     self._after_step(phase)
-        settle(self._worker)
+        synchronize(self._worker)
         step_s = (time.perf_counter() - begin) / steps
         return Parts(step_s, {name: self._mean(s) for name, s in clock.shares().items()})
 
     def peak(self) -> Peak:
         """Of all workers together, measured by all of them at once."""
         self._set_options()
-        settle(self._worker)
+        synchronize(self._worker)
         own = measured_peak(self._worker.device, self._config.train.precision, _PEAK_S)
         each = (own.matrix_tflops, own.convolution_tflops, own.memory_gb_per_s)
         return Peak(*(self._worker.world_size * self._mean(one) for one in each))
@@ -191,11 +191,11 @@ class MeasuredSteps:
         self._worker.raised_anywhere(False)
 
     def _seconds(self, phase: Phase, batches: Iterator[TrainingBatch], steps: int) -> float:
-        settle(self._worker)
+        synchronize(self._worker)
         begin = time.perf_counter()
         for _ in range(steps):
             self._make_step(phase, next(batches))
-        settle(self._worker)
+        synchronize(self._worker)
         return time.perf_counter() - begin
 
     def _mean(self, value: float) -> float:

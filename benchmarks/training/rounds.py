@@ -65,7 +65,7 @@ def _take_speed(candidates: Candidates, phase: Phase, plan: Plan, runs: Runs, tu
 
 
 def _look_into(candidates: Candidates, phase: Phase, plan: Plan, runs: Runs, turn: int) -> None:
-    """What is held against steps on synthetic batches."""
+    """What is compared with steps on synthetic batches."""
     if not plan.with_parts or SYNTHETIC not in plan.kinds:
         return
     steps = candidates[AS_CONFIGURED]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks.harness.result import Figure
-from pipeline.config.run_identity import trajectory_mapping
+from benchmarks.harness.result import Measurement
+from pipeline.config.run_identity import result_affecting_settings
 from pipeline.config.schedule import Phase, Schedule, resolve_schedule
 from pipeline.config.schema import Config
 
@@ -23,7 +23,7 @@ class Extrapolation:
 
     def figures(
         self, step_s: Mapping[Phase, Sequence[float]], num_steps: int, images: str
-    ) -> list[Figure]:
+    ) -> list[Measurement]:
         """`step_s` holds the seconds of a step by round; `num_steps` is of each phase, in all."""
         name, batch_size = self.preset.name, self.preset.train.batch_size
         group = f"hours of {name}'s schedule, extrapolated from {num_steps} steps on {images}"
@@ -38,12 +38,12 @@ class Extrapolation:
             for phase, runs in step_s.items()
         }
         figures = [
-            Figure.of_runs(group, f"{phase}, {self._steps(phase):,} steps", "hours", runs)
+            Measurement.of_runs(group, f"{phase}, {self._steps(phase):,} steps", "hours", runs)
             for phase, runs in hours.items()
         ]
         totals = [sum(one) for one in zip(*hours.values(), strict=True)]
         label = f"all phases, {self.schedule.total:,} steps"
-        return [*figures, Figure.of_runs(group, label, "hours", totals)]
+        return [*figures, Measurement.of_runs(group, label, "hours", totals)]
 
     def _steps(self, phase: Phase) -> int:
         return int(getattr(self.schedule, phase.value))
@@ -74,6 +74,6 @@ def _differences(measured: Config, preset: Config) -> list[str]:
 
 
 def _work(config: Config) -> dict[str, object]:
-    fields = trajectory_mapping(config)
+    fields = result_affecting_settings(config)
     work = {name: v for name, v in fields.items() if name.startswith(_WORK) or name in _KINDS}
     return {"pack.crop_size": config.crop_size, **work}

@@ -1,10 +1,10 @@
 """Where a step's time goes: marks between its parts, set without a change to the step.
 
-The step is given players that tell a clock when a part begins and ends, and the optimizers' own
-hooks tell it of theirs. On CUDA the marks are events on the stream of the computation, for which
+The step gets networks that mark on a clock when a part begins and ends; hooks of the optimizers
+mark theirs. On CUDA the marks are events on the stream of the computation, for which
 nothing waits before the steps are done. So a part's time is that between two places of the stream:
 it has in it what the GPU waited there for the host, and, at the end of the backward, what it waited
-for the exchange of gradients. Steps with marks are measured apart from those whose speed is told.
+for the all-reduce of gradients. Steps with marks are measured apart from those whose speed counts.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from benchmarks.harness.all_reduce import settle
+from benchmarks.harness.all_reduce import synchronize
 from benchmarks.training.measured_steps import random_batch, state_without_data, training_step
 from pipeline.config.schedule import Phase
 from pipeline.config.schema import Config, OptimizerConfig
@@ -28,7 +28,7 @@ _WARM_UP = 2  # steps of each kind that are not measured: they allocate, compile
 class Case(NamedTuple):
     phase: Phase
     images: int  # of each worker
-    exchanging: bool
+    averages_gradients: bool
 
 
 class LoneWorker(Worker):
@@ -70,15 +70,15 @@ def measure_steps(
         kinds[False] = _training_step(config, LoneWorker.like(worker))
     batches = {count: _batch(config, worker, count) for count in images}
     runs: dict[Case, list[float]] = {
-        Case(phase, count, exchanging): []
+        Case(phase, count, averages_gradients): []
         for count in images
         for phase in Phase
-        for exchanging in kinds
+        for averages_gradients in kinds
     }
     for number in range(-1, rounds):
         progress(f"round {number + 1} of {rounds}" if number >= 0 else "warming up")
         for case, found in runs.items():
-            step, batch = kinds[case.exchanging], batches[case.images]
+            step, batch = kinds[case.averages_gradients], batches[case.images]
             if number < 0:
                 _seconds(step, case.phase, batch, worker, _WARM_UP)
             else:
@@ -99,9 +99,9 @@ def _batch(config: Config, worker: Worker, images: int) -> TrainingBatch:
 def _seconds(
     step: TrainingStep, phase: Phase, batch: TrainingBatch, worker: Worker, steps: int
 ) -> float:
-    settle(worker)
+    synchronize(worker)
     begin = time.perf_counter()
     for _ in range(steps):
         step(phase, batch)
-    settle(worker)
+    synchronize(worker)
     return time.perf_counter() - begin

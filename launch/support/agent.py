@@ -9,7 +9,7 @@ import sys
 
 from launch.command import EXIT_DATA, EXIT_NO_INPUT, EXIT_USAGE
 
-NODES = "GLCIC_NODES"  # the range of nodes, MIN:MAX, that `glcic elastic` tells its workers
+NODES = "GLCIC_NODES"  # the range of nodes, MIN:MAX, that `glcic elastic` passes to its workers
 AGENT = "GLCIC_AGENT"  # and the process that torchrun becomes
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)

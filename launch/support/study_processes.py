@@ -17,7 +17,7 @@ from typing import IO, Any
 import yaml
 
 from pipeline.config.loading import config_mapping
-from pipeline.config.run_identity import recorded_config, trajectory_mapping
+from pipeline.config.run_identity import recorded_config, result_affecting_settings
 from pipeline.config.schema import Config
 from pipeline.study.definition import StudyRun
 from pipeline.study.results import is_finished
@@ -39,7 +39,7 @@ Report = Callable[[StudyRun, float, int], None]  # a run, its seconds, its exit 
 
 
 def train_runs(
-    runs: list[StudyRun], folder: Path, *, side_by_side: int, workers: int, report: Report
+    runs: list[StudyRun], folder: Path, *, parallel_runs: int, workers: int, report: Report
 ) -> list[StudyRun]:
     """Trains what has not ended yet; returns the runs that failed.
 
@@ -51,7 +51,7 @@ def train_runs(
     failed: list[StudyRun] = []
     with _ended_with_this(running):
         while waiting or running:
-            while waiting and len(running) < side_by_side:
+            while waiting and len(running) < parallel_runs:
                 running.append(_start(waiting.pop(0), folder, workers))
             time.sleep(_POLL_S)
             for one in [one for one in running if one.process.poll() is not None]:
@@ -84,7 +84,7 @@ def has_ended(run: StudyRun) -> bool:
 
 def _decisive(config: Config) -> dict[str, Any]:
     """Return what the weights of a run that has ended depend on: its length too."""
-    return trajectory_mapping(config) | {
+    return result_affecting_settings(config) | {
         f"schedule.{name}": value for name, value in dataclasses.asdict(config.schedule).items()
     }
 

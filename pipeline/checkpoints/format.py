@@ -126,7 +126,7 @@ def read_newest(url: str, warn: Callable[[str], None]) -> Checkpoint | None:
     """The newest intact checkpoint under `url`, or None where none was ever committed.
 
     One that fails its hashes is skipped with a warning for the one before. Raises ValueError when
-    checkpoints exist but none is intact: starting anew would throw the run away.
+    checkpoints exist but none is intact: starting again would throw the run away.
     """
     steps = committed_steps(url)
     errors = []
@@ -139,7 +139,7 @@ def read_newest(url: str, warn: Callable[[str], None]) -> Checkpoint | None:
     if errors:
         raise ValueError(
             f"no checkpoint under {url} is intact; the newest: {errors[0]}. Restore one, or start "
-            "anew under another --name"
+            "again under another --name"
         )
     return None
 

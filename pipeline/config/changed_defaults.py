@@ -29,18 +29,18 @@ CHANGED_DEFAULTS: dict[str, Any] = {
 
 
 def with_recorded_defaults(config: Config, named: Collection[str]) -> tuple[Config, str]:
-    """Return the configuration with what the run to be resumed recorded, and a line that says so.
+    """Return the configuration with what the run to be resumed recorded, and a line about it.
 
     That concerns fields which are not `named` by the preset or the command line, have another
     default today, and were recorded with the earlier one. The line is empty where there are none.
-    Raises OSError where the store of the checkpoints does not answer.
+    Raises OSError where the storage of the checkpoints does not answer.
     """
     candidates = {
         path: before
         for path, before in CHANGED_DEFAULTS.items()
         if path not in named and _value(config, path) not in (None, before)
     }
-    recorded = _recorded(config) if candidates and config.resume != "never" else None
+    recorded = _read_recorded_config(config) if candidates and config.resume != "never" else None
     kept = {
         path: before
         for path, before in candidates.items()
@@ -63,10 +63,10 @@ def _value(config: Config, path: str) -> Any:
     return getattr(getattr(config, section), name, None)
 
 
-def _recorded(config: Config) -> Config | None:
+def _read_recorded_config(config: Config) -> Config | None:
     """Return what the newest checkpoint was made with, of those that `config.resume` leads to.
 
-    None where there is none that can be read: what is wrong with it is said when it is resumed.
+    None where there is none that can be read: what is wrong with it is reported when it is resumed.
     """
     # Only then: torch, which they need, takes seconds to import.
     from pipeline.checkpoints.format import (

@@ -70,7 +70,7 @@ def _deepspeed_errors(config: Config) -> list[str]:
             "train.compile",
             config.train.compile,
             "parallel.engine deepspeed wraps the networks in calls of its own, and compiled ones "
-            "have not been held against plain ones there",
+            "have not been compared with plain ones there",
         ),
     ):
         if refused:

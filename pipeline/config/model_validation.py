@@ -30,7 +30,7 @@ def model_errors(config: Config) -> list[str]:
 def _network_errors(config: Config) -> list[str]:
     completion, discriminator = config.completion, config.discriminator
     crop = config.pack.crop_size
-    errors = _foreign_fields(completion)
+    errors = _fields_of_other_kinds(completion)
     require = _collector(errors)
     require(
         completion.width >= 8 and completion.width % 2 == 0,
@@ -63,7 +63,7 @@ def _network_errors(config: Config) -> list[str]:
     return errors
 
 
-def _foreign_fields(completion: CompletionConfig) -> list[str]:
+def _fields_of_other_kinds(completion: CompletionConfig) -> list[str]:
     """Fields that were set for another kind of network: they would change nothing."""
     default = type(completion)()
     return [

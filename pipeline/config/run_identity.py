@@ -64,7 +64,7 @@ _TRAJECTORY = {
 }
 
 
-def trajectory_mapping(config: Config) -> dict[str, Any]:
+def result_affecting_settings(config: Config) -> dict[str, Any]:
     """Return the fields that decide the weights at a step, flat: `loss.alpha` -> 0.0004.
 
     Values are plain: a tuple is a list, a dataclass in it a mapping.
@@ -78,7 +78,7 @@ def trajectory_mapping(config: Config) -> dict[str, Any]:
         for name, field in dataclasses.asdict(value).items():  # type: ignore[arg-type]
             if names is None or name in names:
                 flat[f"{section}.{name}"] = list(field) if type(field) is tuple else field
-    # What is in the sets is told by their fingerprint; where they lie may change.
+    # Their fingerprint covers the content of the sets; where they lie may change.
     flat["data.mixture"] = [one.weight for one in config.data.mixture]
     if not config.data.mixture:
         flat["data.weight"] = 1.0  # alone, a set has every lane whatever its weight
@@ -92,7 +92,7 @@ def config_digest(config: Config) -> str:
     """
     fields = {
         name: value
-        for name, value in trajectory_mapping(config).items()
+        for name, value in result_affecting_settings(config).items()
         if name not in ADDED_FIELDS or value != ADDED_FIELDS[name]
     }
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

@@ -31,7 +31,7 @@ class DataConfig:
     damaged: Literal["stop", "substitute"] = "stop"  # at a sample or shard that cannot be read
     weight: float = 1.0  # of `shards` in a mixture, relative to those of the further sets
     mixture: tuple[WeightedSet, ...] = ()  # further sets that supply a share of every batch
-    holes: Literal["packed", "fresh"] = "packed"  # fresh: drawn anew for each sample of each step
+    holes: Literal["packed", "fresh"] = "packed"  # fresh: drawn again for each sample of each step
     fresh_masks: tuple[WeightedMasks, ...] = ()  # what is then drawn; none: as each set was packed
 
     @property
@@ -181,7 +181,7 @@ class CheckpointConfig:
     every_steps: int = 2000
     keep: int = 3  # newest committed checkpoints that stay
     skip_late: bool = True  # leave out a checkpoint that a newer one overtakes, rather than wait
-    give_up_after_s: int = 3600  # without one committed, the store failing: then the run ends
+    give_up_after_s: int = 3600  # seconds without a committed checkpoint after which the run ends
 
 
 @dataclass(frozen=True)
@@ -195,13 +195,15 @@ class LogConfig:
 
 @dataclass(frozen=True)
 class TelemetryConfig:
-    """What a run tells Prometheus, on the first worker of each node. Nothing unless it is asked."""
+    """The metrics of a run for Prometheus, on the first worker of each node. Nothing unless it is
+    asked.
+    """
 
     port: int = 0  # on which metrics are served; 0: not. 9464 is usual
     address: str = "0.0.0.0"  # of this machine, on which the port listens
     textfile_folder: str = ""  # that node-exporter's textfile collector reads; empty: none
     write_every_s: int = 15  # the textfile; it is also written at the end
-    pushgateway: str = ""  # URL of one that is told the last values at the end; empty: none
+    pushgateway: str = ""  # URL of one that gets the last values at the end; empty: none
 
     @property
     def is_on(self) -> bool:

@@ -14,7 +14,7 @@ _STAYS = {
 
 
 def config_warnings(config: Config) -> list[str]:
-    """Return what a run says at its start: field, value, effect, and what to write instead."""
+    """Return the warnings of a run: field, value, effect, and what to write instead."""
     learning = _learning_networks(config)
     warnings = [line for network in learning for line in _adadelta_warnings(config, network)]
     kinds = {getattr(config, f"{network}_optimizer").kind: network for network in learning}

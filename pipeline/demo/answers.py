@@ -62,7 +62,7 @@ class Answers:
 
     def example(self, number: int) -> Answer:
         example = self.examples[number]
-        return self._completed(example.picture, example.mask, f"<br>{example.credit}")
+        return self._complete(example.picture, example.mask, f"<br>{example.credit}")
 
     def completed(
         self,
@@ -85,9 +85,9 @@ class Answers:
                 "**Nothing is left to complete it from.** The hole is the whole picture: erase "
                 "some of it, or clear it."
             )
-        return self._completed(picture, mask)
+        return self._complete(picture, mask)
 
-    def _completed(self, picture: Picture, mask: np.ndarray, remark: str = "") -> Answer:
+    def _complete(self, picture: Picture, mask: np.ndarray, remark: str = "") -> Answer:
         stages = completion_stages(self.network, picture.photograph, mask, self.device)
         height, width = mask.shape
         notice = (

@@ -14,7 +14,7 @@ from torch import nn
 
 from pipeline.demo.answers import START, Answer, Answers
 from pipeline.demo.hole import canvas_picture
-from pipeline.demo.picture import LARGEST_FILE_MB, Picture, pillow_image
+from pipeline.demo.picture import MAX_FILE_MB, Picture, pillow_image
 from pipeline.demo.stages import heat
 
 _AS_PAINTED, _AS_RECTANGLES = "Hole as painted", "Rectangles around it"
@@ -206,4 +206,4 @@ def _heading(answers: Answers, title: str) -> str:
     facts = [f"<code>{html.escape(title)}</code>"] if title else []
     facts += [type(answers.network).__name__, f"{millions:.2f} M parameters", str(answers.device)]
     facts += [f"pictures of up to {answers.longest_side} pixels, files of up to"]
-    return f"<h1>Image completion</h1><p>{' · '.join(facts)} {LARGEST_FILE_MB} MB</p>"
+    return f"<h1>Image completion</h1><p>{' · '.join(facts)} {MAX_FILE_MB} MB</p>"

@@ -11,8 +11,8 @@ from PIL import Image
 from pipeline.inference.photograph import Photograph, read_photograph
 from shards.images.conversion import has_image_content
 
-MOST_PIXELS = 50_000_000  # of a file: 150 MB of RGB
-LARGEST_FILE_MB = 20
+MAX_PIXELS = 50_000_000  # of a file: 150 MB of RGB
+MAX_FILE_MB = 20
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ def read_picture(path: Path, longest_side: int) -> Picture:
     """Scaled down to `longest_side` pixels where it is larger.
 
     Raises ValueError, which names the file without its folder, for what is no 8-bit image, is
-    larger than LARGEST_FILE_MB, or would have more than MOST_PIXELS once it is decoded.
+    larger than MAX_FILE_MB, or would have more than MAX_PIXELS once it is decoded.
     """
-    if path.stat().st_size > LARGEST_FILE_MB * 10**6:
-        raise ValueError(f"{path.name} has more than {LARGEST_FILE_MB} MB; save it smaller")
+    if path.stat().st_size > MAX_FILE_MB * 10**6:
+        raise ValueError(f"{path.name} has more than {MAX_FILE_MB} MB; save it smaller")
     _require_bounded(path)
     try:
         photograph = read_photograph(path)
@@ -74,10 +74,10 @@ def _require_bounded(path: Path) -> None:
             width, height = image.size
     except Image.DecompressionBombError as error:
         raise ValueError(
-            f"{path.name} would have more than {MOST_PIXELS:,} pixels; save it smaller"
+            f"{path.name} would have more than {MAX_PIXELS:,} pixels; save it smaller"
         ) from error
-    if width * height > MOST_PIXELS:
+    if width * height > MAX_PIXELS:
         raise ValueError(
-            f"{path.name} would have {width} x {height} pixels, more than {MOST_PIXELS:,} in all; "
+            f"{path.name} would have {width} x {height} pixels, more than {MAX_PIXELS:,} in all; "
             "save it smaller"
         )

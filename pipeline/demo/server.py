@@ -7,7 +7,7 @@ from PIL import Image
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pipeline.demo.picture import LARGEST_FILE_MB, MOST_PIXELS
+from pipeline.demo.picture import MAX_FILE_MB, MAX_PIXELS
 
 # What the page may load: nothing but what this server sends, and the browser enforces it. The
 # editor's canvas writes functions for its shaders at run time, hence unsafe-eval.
@@ -35,8 +35,8 @@ h1 {margin: 0}
 """
 
 
-_MOST_WAITING = 32  # for the network
-_MOST_SESSIONS = 64  # whose pictures are kept in memory
+_MAX_WAITING = 32  # for the network
+_MAX_SESSIONS = 64  # whose pictures are kept in memory
 
 
 class OwnOriginOnly:
@@ -64,8 +64,8 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, open_browser: bool = 
     Without a port, a free one from 7860 on. Raises OSError where the port is taken.
     """
     # Pillow refuses what has twice as many, be it in a picture or in what was painted.
-    Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2
-    _, address, _ = page.queue(max_size=_MOST_WAITING).launch(
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
+    _, address, _ = page.queue(max_size=_MAX_WAITING).launch(
         server_name=host,
         server_port=port,
         inbrowser=open_browser,
@@ -79,8 +79,8 @@ def serve(page: gr.Blocks, host: str, port: int | None, *, open_browser: bool = 
         ssr_mode=False,
         pwa=False,
         mcp_server=False,
-        max_file_size=f"{LARGEST_FILE_MB}mb",
-        state_session_capacity=_MOST_SESSIONS,
+        max_file_size=f"{MAX_FILE_MB}mb",
+        state_session_capacity=_MAX_SESSIONS,
         app_kwargs={"middleware": [Middleware(OwnOriginOnly)]},
         theme=gr.themes.Default(primary_hue="indigo", font=_FONTS, font_mono=["monospace"]),
         css=_STYLE,

@@ -87,7 +87,7 @@ def set_determinism(deterministic: bool) -> None:
     """On CUDA, whether two runs of the same configuration have the same bits.
 
     Some of cuDNN's gradients add in an order that changes from run to run; a resumed run could not
-    be held against the one that was interrupted. Without it cuDNN times its algorithms and takes
+    be compared with the one that was interrupted. Without it cuDNN times its algorithms and takes
     the fastest. The CPU's algorithms are deterministic as they are, for one number of threads.
     """
     torch.backends.cudnn.deterministic = deterministic

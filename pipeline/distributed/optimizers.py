@@ -1,4 +1,4 @@
-"""Optimizers by name, steps that can be left out, and their state as named tensors."""
+"""Optimizers by name, steps that can be skipped, and their state as named tensors."""
 
 from __future__ import annotations
 

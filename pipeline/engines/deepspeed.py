@@ -114,7 +114,7 @@ def _initialize(
     device: torch.device,
 ) -> Any:  # fmt: skip
     """The engine around a network. Collective: every rank must call."""
-    os.environ.setdefault("DS_ACCELERATOR", device.type)  # it would guess, and say so
+    os.environ.setdefault("DS_ACCELERATOR", device.type)  # else it guesses, with a message
     import deepspeed
     from deepspeed.ops.op_builder.all_ops import ALL_OPS
 

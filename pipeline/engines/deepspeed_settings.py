@@ -91,7 +91,7 @@ def deepspeed_settings(config: Config, samples_per_worker: int) -> dict[str, Any
         "gradient_accumulation_steps": 1,
         "zero_allow_untested_optimizer": True,  # those of torch.optim
         "communication_data_type": "fp32",
-        "gradient_clipping": 0.0,  # it clips to a norm of 1 unless told otherwise
+        "gradient_clipping": 0.0,  # it clips to a norm of 1 by default
         "zero_optimization": {
             **content.get("zero_optimization", {}),
             "stage": config.parallel.zero_stage,

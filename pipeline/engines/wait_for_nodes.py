@@ -9,13 +9,13 @@ from typing import NoReturn
 import torch
 import torch.distributed as dist
 
-_EXCHANGE_EVERY_S = 1.0
+_ALL_REDUCE_EVERY_S = 1.0
 
 
-def stand_by(timeout_s: int) -> NoReturn:
+def wait_for_nodes(timeout_s: int) -> NoReturn:
     """Waits for a change of membership, without using up a restart of the launcher.
 
-    A node that joins makes torchrun end these workers and start them anew. One that is lost is
+    A node that joins makes torchrun end these workers and start them again. One that is lost is
     noticed here, by an exchange every second, and raised as RuntimeError: torchrun itself would
     not see it. Collective: every rank must call.
     """
@@ -23,6 +23,6 @@ def stand_by(timeout_s: int) -> NoReturn:
     try:
         while True:
             dist.all_reduce(torch.zeros(1))
-            time.sleep(_EXCHANGE_EVERY_S)
+            time.sleep(_ALL_REDUCE_EVERY_S)
     except RuntimeError as error:
         raise RuntimeError("a worker was lost while the job waited for further nodes") from error

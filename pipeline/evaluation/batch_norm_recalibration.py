@@ -1,4 +1,4 @@
-"""Batch norm's running statistics, estimated anew before a network is evaluated or exported.
+"""Batch norm's running statistics, re-estimated before a network is evaluated or exported.
 
 While training they trail behind weights that keep moving, and those of a running average of weights
 were never its own. Here they become plain averages over given batches.
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pipeline.networks.plain_copy import plain_copy
+from pipeline.networks.unwrapped_copy import unwrapped_copy
 
 
 def recalibrated(
@@ -27,7 +27,7 @@ def recalibrated(
     collective: every rank must call, be it with no batch of its own. None leaves the statistics as
     they are. Raises ValueError if no rank has a batch.
     """
-    network = plain_copy(network).eval()
+    network = unwrapped_copy(network).eval()
     norms = [
         module
         for module in network.modules()

@@ -25,13 +25,13 @@ def bootstrap_intervals(
     values: np.ndarray,
     images: np.ndarray,
     methods: Sequence[str],
-    figures: Sequence[str],
+    metrics: Sequence[str],
     compared: Sequence[str] = (),
 ) -> Intervals:
     """Return percentile intervals of means, and of the first method's differences from the others.
 
     `values` (samples, methods, figures), NaN where a figure is not defined; `images` (samples,)
-    tells which samples share an image. The draws depend on the number of images alone.
+    gives the image of each sample. The draws depend on the number of images alone.
 
     The result holds `methods`, by method and figure [low, high]; `differences`, by method and
     figure {mean, low, high} of the first method minus that one, over the samples where both have
@@ -57,7 +57,7 @@ def bootstrap_intervals(
         triples = zip(means[row].tolist(), low[row].tolist(), high[row].tolist(), strict=True)
         return {
             name: triple
-            for name, triple in zip(figures, triples, strict=True)
+            for name, triple in zip(metrics, triples, strict=True)
             if np.isfinite(triple).all()
         }
 

@@ -19,13 +19,13 @@ from pipeline.engines.ddp import Worker
 from pipeline.evaluation.baselines import MID_GREY, baselines_left_out, classic_baselines
 from pipeline.evaluation.batch_norm_recalibration import recalibrated
 from pipeline.evaluation.bootstrap_intervals import bootstrap_intervals
-from pipeline.evaluation.feature_metrics import PerceptualNetworks, feature_figures
-from pipeline.evaluation.metrics import OF_ALL_SAMPLES, SAMPLE_FIGURES
-from pipeline.evaluation.per_sample import ImageBatch, Measurements, Measuring, measure
+from pipeline.evaluation.feature_metrics import PerceptualNetworks, distribution_metrics
+from pipeline.evaluation.metrics import OF_ALL_SAMPLES, SAMPLE_METRICS
+from pipeline.evaluation.per_sample import EvaluationContext, ImageBatch, Measurements, measure
 from pipeline.evaluation.report import BLENDED, NETWORK, Evaluation
 from pipeline.step.device_feed import images_to_device, masks_to_device
 from pipeline.step.training_data import reader_spec
-from shards.evaluation_sets.image_mask_pairs import FixedPairs
+from shards.evaluation_sets.image_mask_pairs import ImageMaskPairs
 from shards.format.manifest import load_manifest
 from shards.reading.batches import Batch, BatchAssembler
 from shards.reading.in_order import read_in_order
@@ -38,7 +38,7 @@ _RECALIBRATION_BATCH = 16
 def evaluate(
     network: nn.Module,
     shards_url: str,
-    how: Measuring,
+    context: EvaluationContext,
     *,
     batch_size: int = 16,
     limit: int = 0,
@@ -58,22 +58,22 @@ def evaluate(
     samples = evaluated_samples(manifest.num_samples("val"), limit)
 
     def batches() -> Iterator[ImageBatch]:
-        mine = samples[how.rank :: how.world_size]
+        mine = samples[context.rank :: context.world_size]
         for batch in read_in_order(shards_url, "val", mine, batch_size, cache, cache_limit_bytes):
-            yield ImageBatch(batch.images, *sample_tensors(batch, how.device))
+            yield ImageBatch(batch.images, *sample_tensors(batch, context.device))
 
     methods = classic_baselines(manifest.mean_color, baselines)
     side = manifest.recipe.crop_size
-    measured = measure(network, batches(), len(samples), side, methods, how, blend=blend)
+    measured = measure(network, batches(), len(samples), side, methods, context, blend=blend)
     evaluated = {"shards": shards_url, "data_fingerprint": manifest.fingerprint}
     images = np.array(samples) // manifest.recipe.masks.masks_per_image
-    return _evaluation(measured, how, {**evaluated, **_left_out(baselines)}, images)
+    return _evaluation(measured, context, {**evaluated, **_left_out(baselines)}, images)
 
 
 def evaluate_files(
     network: nn.Module,
-    pairs: FixedPairs,
-    how: Measuring,
+    pairs: ImageMaskPairs,
+    context: EvaluationContext,
     *,
     batch_size: int = 16,
     limit: int = 0,
@@ -86,20 +86,20 @@ def evaluate_files(
     chosen = evaluated_samples(len(pairs.pairs), limit)
 
     def batches() -> Iterator[ImageBatch]:
-        mine = chosen[how.rank :: how.world_size]
+        mine = chosen[context.rank :: context.world_size]
         for start in range(0, len(mine), batch_size):
             read = [pairs.read(number) for number in mine[start : start + batch_size]]
             images, masks = (np.stack(column) for column in zip(*read, strict=True))
-            tensor = torch.from_numpy(masks).unsqueeze(1).to(how.device, torch.float32)
-            yield ImageBatch(images, images_to_device(images, how.device), tensor)
+            tensor = torch.from_numpy(masks).unsqueeze(1).to(context.device, torch.float32)
+            yield ImageBatch(images, images_to_device(images, context.device), tensor)
 
     names = [name for name in baselines if name != "mean colour"]
     methods = classic_baselines(MID_GREY, names)
-    measured = measure(network, batches(), len(chosen), pairs.side, methods, how, blend=blend)
+    measured = measure(network, batches(), len(chosen), pairs.side, methods, context, blend=blend)
     images = np.array([pairs.pairs[number].image for number in chosen])
     sets = np.array([pairs.pairs[number].set_name for number in chosen])
     evaluated = {"files": pairs.description(), **_left_out(names)}
-    return _evaluation(measured, how, evaluated, images, sets)
+    return _evaluation(measured, context, evaluated, images, sets)
 
 
 def _left_out(baselines: Sequence[str]) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def _left_out(baselines: Sequence[str]) -> dict[str, Any]:
 
 def _evaluation(
     measured: Measurements,
-    how: Measuring,
+    context: EvaluationContext,
     evaluated: dict[str, Any],
     images: np.ndarray,
     sets: np.ndarray | None = None,
@@ -125,39 +125,39 @@ def _evaluation(
     by_set = {name: group(chosen) for name, chosen in members.items()}
     if measured.features is not None:
         subjects = [np.arange(len(measured.values)), *members.values()]
-        found = _feature_figures(measured.methods, measured.features, subjects, how)
-        for one, figures in zip([everything, *by_set.values()], found, strict=True):
-            for method, its_figures in figures.items():
-                one["methods"][method] |= its_figures
+        found = _distribution_metrics(measured.methods, measured.features, subjects, context)
+        for one, metrics in zip([everything, *by_set.values()], found, strict=True):
+            for method, its_metrics in metrics.items():
+                one["methods"][method] |= its_metrics
     return Evaluation(
         **everything,
-        evaluated={**evaluated, "precision": how.precision},
+        evaluated={**evaluated, "precision": context.precision},
         by_set=by_set,
         by_hole_area={name: group(chosen) for name, chosen in measured.by_hole_area().items()},
         intervals=bootstrap_intervals(
-            measured.values, images, measured.methods, SAMPLE_FIGURES, compared=(BLENDED,)
+            measured.values, images, measured.methods, SAMPLE_METRICS, compared=(BLENDED,)
         ),
     )
 
 
-def _feature_figures(
-    methods: list[str], features: np.ndarray, subjects: list[np.ndarray], how: Measuring
+def _distribution_metrics(
+    methods: list[str], features: np.ndarray, subjects: list[np.ndarray], context: EvaluationContext
 ) -> list[dict[str, dict[str, float]]]:
     """By method, of each subject's samples. Rank 0 computes and sends them to the others."""
     values = np.zeros((len(subjects), len(methods), len(OF_ALL_SAMPLES)))
-    if how.rank == 0:
+    if context.rank == 0:
         for row, chosen in enumerate(subjects):
             originals, *completed = features[chosen].transpose(1, 0, 2)
             for column, of_method in enumerate(completed):
-                figures = feature_figures(originals, of_method)
-                values[row, column] = [figures[name] for name in OF_ALL_SAMPLES]
-                how.alive()
+                metrics = distribution_metrics(originals, of_method)
+                values[row, column] = [metrics[name] for name in OF_ALL_SAMPLES]
+                context.alive()
     return [
         {
             method: dict(zip(OF_ALL_SAMPLES, of_method, strict=True))
             for method, of_method in zip(methods, of_subject, strict=True)
         }
-        for of_subject in how.all_reduce_sum(values).tolist()
+        for of_subject in context.all_reduce_sum(values).tolist()
     ]
 
 
@@ -185,7 +185,7 @@ def evaluate_network(
     baselines: bool = True,
     evaluated: dict[str, Any] | None = None,
     alive: Callable[[], None] = lambda: None,
-    files: FixedPairs | None = None,
+    files: ImageMaskPairs | None = None,
     perceptual: PerceptualNetworks | None = None,
 ) -> Evaluation:
     """As `config.evaluation` says, or on `files`; `evaluated` adds to what the result says of its
@@ -198,7 +198,7 @@ def evaluate_network(
     def all_reduce_sum(values: np.ndarray) -> np.ndarray:
         return worker.all_reduce_sum_(torch.from_numpy(values)).numpy()
 
-    how = Measuring(
+    context = EvaluationContext(
         device=worker.device,
         rank=worker.rank,
         world_size=worker.world_size,
@@ -216,12 +216,12 @@ def evaluate_network(
         "blend": baselines,
     }
     if files is not None:
-        evaluation = evaluate_files(network, files, how, **options)
+        evaluation = evaluate_files(network, files, context, **options)
     else:
         evaluation = evaluate(
             network,
             config.validation_shards,
-            how,
+            context,
             **options,
             cache=config.data.cache,
             cache_limit_bytes=config.data.cache_limit_bytes,
@@ -231,7 +231,7 @@ def evaluate_network(
 
 
 def recalibrate(network: nn.Module, config: Config, worker: Worker) -> nn.Module:
-    """A copy in eval mode whose batch norm was estimated anew on training images.
+    """A copy in eval mode whose batch norm was re-estimated on training images.
 
     The images are the first of the training order, in batches of 16 whatever the number of ranks.
     Collective: every rank must call.
@@ -256,7 +256,7 @@ def training_batches(
     available = load_manifest(data.shards).num_samples("train")
     if available == 0:
         raise ValueError(
-            f"{data.shards} has no training images, from which batch norm is estimated anew; name "
+            f"{data.shards} has no training images, from which batch norm is re-estimated; name "
             "the set that the network was trained on by --data.shards and this one by "
             "--evaluation.shards, or set --evaluation.recalibration-images 0"
         )

@@ -1,4 +1,4 @@
-"""Figures that need a network: LPIPS, FID, KID, U-IDS and P-IDS.
+"""Metrics that need a network: LPIPS, FID, KID, U-IDS and P-IDS.
 
 The networks are ONNX files, which hold operators and numbers and no code, run by ONNX Runtime. FID
 and KID are computed by torchmetrics, the separation behind U-IDS and P-IDS by scikit-learn.
@@ -33,7 +33,7 @@ class OnnxNetwork:
     def __init__(self, path: str, num_inputs: int, flag: str) -> None:
         if not Path(path).is_file():
             raise FileNotFoundError(f"{flag} {path}: there is no such file")
-        runtime = _required("onnxruntime", flag)
+        runtime = _import_package("onnxruntime", flag)
         try:
             providers = runtime.get_available_providers()
             options = runtime.SessionOptions()
@@ -90,7 +90,7 @@ class PerceptualNetworks:
         """From the paths of ONNX files; raises what `OnnxNetwork` raises."""
         if features:
             for package in ("torchmetrics", "sklearn"):
-                _required(package, "--features")
+                _import_package(package, "--features")
         return cls(
             OnnxNetwork(features, 1, "--features") if features else None,
             OnnxNetwork(lpips, 2, "--lpips") if lpips else None,
@@ -124,7 +124,7 @@ class PerceptualNetworks:
         return self.distance_network(*pair).reshape(len(originals))
 
 
-def feature_figures(originals: np.ndarray, completed: np.ndarray) -> dict[str, float]:
+def distribution_metrics(originals: np.ndarray, completed: np.ndarray) -> dict[str, float]:
     """FID, KID, U-IDS and P-IDS of features (N, D) of images and of their completions, in pairs.
 
     Raises ValueError for fewer than 2 samples.
@@ -204,7 +204,7 @@ def _network_input(images: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=np.float32) / 255
 
 
-def _required(package: str, flag: str) -> Any:
+def _import_package(package: str, flag: str) -> Any:
     try:
         return import_module(package)
     except ImportError as error:

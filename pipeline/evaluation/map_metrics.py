@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import rankdata
 
-MAP_FIGURES = ("map_mae", "map_error_correlation", "map_hole_auroc")
+MAP_METRICS = ("map_mae", "map_error_correlation", "map_hole_auroc")
 
 
-def map_figures(
+def attention_map_metrics(
     fakeness: np.ndarray, target: np.ndarray, error: np.ndarray, mask: np.ndarray
 ) -> dict[str, float]:
-    """By the names of MAP_FIGURES; NaN where one is not defined.
+    """By the names of MAP_METRICS; NaN where one is not defined.
 
     All (H, W): the map and what it is trained to show (`pipeline.step.losses.error_map`), both in
     [0, 1]; the composite's absolute error, not scaled; bool, True in the hole.

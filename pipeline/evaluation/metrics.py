@@ -12,7 +12,7 @@ import numpy as np
 from skimage.metrics import structural_similarity
 
 # name -> (heading with the unit, decimals shown)
-FIGURES: dict[str, tuple[str, int]] = {
+METRICS: dict[str, tuple[str, int]] = {
     "hole_mse": ("MSE in the hole", 5),
     "hole_l1_percent": ("L1 in the hole, %", 3),
     "mse_masked_over_image": ("masked MSE per image", 6),
@@ -36,7 +36,7 @@ FIGURES: dict[str, tuple[str, int]] = {
     "p_ids_percent": ("P-IDS, %", 2),
 }
 OF_ALL_SAMPLES = ("fid", "kid", "u_ids_percent", "p_ids_percent")  # together; the others are means
-SAMPLE_FIGURES = tuple(name for name in FIGURES if name not in OF_ALL_SAMPLES)
+SAMPLE_METRICS = tuple(name for name in METRICS if name not in OF_ALL_SAMPLES)
 _ONE_LEVEL = 1 / 255  # below that an original is flat, and its steps are nothing to divide by
 SSIM_BORDER_PX = 5  # nearer to the image's border the window of 11 pixels reaches beyond it
 PSNR_LIMIT_DB = 100.0  # of an exact copy, whose PSNR is infinite and would spoil the mean
@@ -66,10 +66,10 @@ def ssim_map(original: np.ndarray, completed: np.ndarray) -> np.ndarray:
     return values
 
 
-def image_figures(
+def image_metrics(
     original: np.ndarray, completed: np.ndarray, mask: np.ndarray
 ) -> dict[str, float]:
-    """Figures of a composite: uint8 (H, W, 3) twice, and bool (H, W), True in the hole.
+    """Metrics of a composite: uint8 (H, W, 3) twice, and bool (H, W), True in the hole.
 
     `hole_mse` and `hole_l1_percent` average over the hole, `mse_masked_over_image` divides the same
     squared error by the whole image's area. `ssim` is the mean over the whole image, whose border
@@ -137,12 +137,12 @@ def _root_mean_square_step(
 
 
 def _relative(
-    figure: Callable[[np.ndarray, np.ndarray], float],
+    metric: Callable[[np.ndarray, np.ndarray], float],
     original: np.ndarray,
     completed: np.ndarray,
     mask: np.ndarray,
 ) -> float:
-    return figure(completed, mask) / max(figure(original, mask), _ONE_LEVEL)
+    return metric(completed, mask) / max(metric(original, mask), _ONE_LEVEL)
 
 
 def known_mse(original: np.ndarray, raw: np.ndarray, mask: np.ndarray) -> float:

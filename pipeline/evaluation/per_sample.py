@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from pipeline.evaluation.baselines import Baseline
 from pipeline.evaluation.feature_metrics import PerceptualNetworks
-from pipeline.evaluation.map_metrics import map_figures
-from pipeline.evaluation.metrics import SAMPLE_FIGURES, image_figures, known_mse
-from pipeline.evaluation.report import BLENDED, NETWORK, Figures
+from pipeline.evaluation.map_metrics import attention_map_metrics
+from pipeline.evaluation.metrics import SAMPLE_METRICS, image_metrics, known_mse
+from pipeline.evaluation.report import BLENDED, NETWORK, Metrics
 from pipeline.inference.photograph import quantized
 from pipeline.inference.poisson_blending import blended
 from pipeline.networks.base import completed_by
@@ -30,7 +30,7 @@ HOLE_AREAS = 10  # groups of equal range
 
 
 @dataclass(frozen=True)
-class Measuring:
+class EvaluationContext:
     """Where and how. `all_reduce_sum` adds an array up over the ranks."""
 
     device: torch.device
@@ -55,12 +55,12 @@ class Measurements:
     """Of all samples, on every rank."""
 
     methods: list[str]
-    values: np.ndarray  # (N, methods, SAMPLE_FIGURES), NaN where a method has no such figure
+    values: np.ndarray  # (N, methods, SAMPLE_METRICS), NaN where a method has no such figure
     hole_shares: np.ndarray  # (N,), of the image's area
     # float32 (N, 1 + methods, D): of the originals, then of every method's composites
     features: np.ndarray | None
 
-    def means(self, chosen: np.ndarray | slice = slice(None)) -> dict[str, Figures]:
+    def means(self, chosen: np.ndarray | slice = slice(None)) -> dict[str, Metrics]:
         """By method, over the chosen samples."""
         values = self.values[chosen]
         return {name: _means(values[:, column]) for column, name in enumerate(self.methods)}
@@ -82,7 +82,7 @@ def measure(
     num_samples: int,
     side: int,
     baselines: dict[str, Baseline],
-    how: Measuring,
+    context: EvaluationContext,
     *,
     blend: bool = True,
 ) -> Measurements:
@@ -94,34 +94,36 @@ def measure(
     Collective: every rank must call.
     """
     methods = [NETWORK, *[BLENDED] * blend, *baselines]
-    values = np.zeros((num_samples, len(methods), len(SAMPLE_FIGURES)))
+    values = np.zeros((num_samples, len(methods), len(SAMPLE_METRICS)))
     hole_shares = np.zeros(num_samples)
-    features = how.perceptual.room_for_features(num_samples, 1 + len(methods), side)
-    start = how.rank
-    with ThreadPoolExecutor(how.threads) as pool:
+    features = context.perceptual.room_for_features(num_samples, 1 + len(methods), side)
+    start = context.rank
+    with ThreadPoolExecutor(context.threads) as pool:
         for batch in batches:
-            rows = start + how.world_size * np.arange(len(batch.originals))
-            start = rows[-1] + how.world_size
-            outputs = _outputs(network, batch, how)
-            samples = list(pool.map(partial(_measured, baselines, blend, how.map_scale), outputs))
-            values[rows] = [sample.figures for sample in samples]
+            rows = start + context.world_size * np.arange(len(batch.originals))
+            start = rows[-1] + context.world_size
+            outputs = _outputs(network, batch, context)
+            samples = list(
+                pool.map(partial(_measure_sample, baselines, blend, context.map_scale), outputs)
+            )
+            values[rows] = [sample.metrics for sample in samples]
             hole_shares[rows] = [output.hole.mean() for output in outputs]
             composites = [
                 np.stack(images)
                 for images in zip(*(one.composites for one in samples), strict=True)
             ]
             for column, images in enumerate(composites):
-                distances = how.perceptual.distances(batch.originals, images)
-                values[rows, column, SAMPLE_FIGURES.index("lpips")] = distances
+                distances = context.perceptual.distances(batch.originals, images)
+                values[rows, column, SAMPLE_METRICS.index("lpips")] = distances
             if features is not None:
                 for column, images in enumerate([batch.originals, *composites]):
-                    features[rows, column] = how.perceptual.features(images)
-            how.alive()
+                    features[rows, column] = context.perceptual.features(images)
+            context.alive()
     return Measurements(
         methods,
-        how.all_reduce_sum(values),
-        how.all_reduce_sum(hole_shares),
-        None if features is None else how.all_reduce_sum(features),
+        context.all_reduce_sum(values),
+        context.all_reduce_sum(hole_shares),
+        None if features is None else context.all_reduce_sum(features),
     )
 
 
@@ -136,13 +138,13 @@ class _Output(NamedTuple):
 
 
 class _Sample(NamedTuple):
-    figures: list[list[float]]  # of SAMPLE_FIGURES, a row for each method
+    metrics: list[list[float]]  # of SAMPLE_METRICS, a row for each method
     composites: list[np.ndarray]  # uint8 (S, S, 3), one for each method
 
 
-def _outputs(network: nn.Module, batch: ImageBatch, how: Measuring) -> list[_Output]:
+def _outputs(network: nn.Module, batch: ImageBatch, context: EvaluationContext) -> list[_Output]:
     autocast = torch.autocast(
-        how.device.type, dtype=torch.bfloat16, enabled=how.precision == "bf16"
+        context.device.type, dtype=torch.bfloat16, enabled=context.precision == "bf16"
     )
     with torch.inference_mode(), autocast:
         raw, maps = completed_by(network, batch.images, batch.masks)
@@ -157,11 +159,11 @@ def _outputs(network: nn.Module, batch: ImageBatch, how: Measuring) -> list[_Out
     return [_Output(*one) for one in zip(*arrays, strict=True)]
 
 
-def _means(values: np.ndarray) -> Figures:
-    """Of (samples, SAMPLE_FIGURES), without what is not a number; what all lack is left out."""
+def _means(values: np.ndarray) -> Metrics:
+    """Of (samples, SAMPLE_METRICS), without what is not a number; what all lack is left out."""
     return {
         name: float(np.nanmean(column))
-        for name, column in zip(SAMPLE_FIGURES, values.T, strict=True)
+        for name, column in zip(SAMPLE_METRICS, values.T, strict=True)
         if not np.isnan(column).all()
     }
 
@@ -170,7 +172,7 @@ def _as_arrays(values: Tensor) -> np.ndarray:
     return values.permute(0, 2, 3, 1).float().cpu().numpy()
 
 
-def _measured(
+def _measure_sample(
     baselines: dict[str, Baseline], blend: bool, map_scale: float, output: _Output
 ) -> _Sample:
     """One sample by every method; NaN where a method has no such figure."""
@@ -178,17 +180,17 @@ def _measured(
     shown = quantized(output.completed)
     composites = [shown, *([blended(shown, hole)] if blend else [])]
     composites += [method(original, hole) for method in baselines.values()]
-    figures = [image_figures(original, completed, hole) for completed in composites]
-    figures[0] |= _own_figures(output, map_scale)
-    rows = [[one.get(name, np.nan) for name in SAMPLE_FIGURES] for one in figures]
+    metrics = [image_metrics(original, completed, hole) for completed in composites]
+    metrics[0] |= _network_metrics(output, map_scale)
+    rows = [[one.get(name, np.nan) for name in SAMPLE_METRICS] for one in metrics]
     return _Sample(rows, composites)
 
 
-def _own_figures(output: _Output, map_scale: float) -> Figures:
+def _network_metrics(output: _Output, map_scale: float) -> Metrics:
     """Of the network's raw output and of its finest map, which no other method has."""
-    figures = {"known_mse_of_raw": known_mse(output.original, output.raw, output.hole)}
+    metrics = {"known_mse_of_raw": known_mse(output.original, output.raw, output.hole)}
     if output.fakeness is not None:
         error = np.abs(output.completed - output.original.astype(np.float32) / 255).mean(axis=2)
         target = np.minimum(map_scale * error, 1)
-        figures |= map_figures(output.fakeness, target, error, output.hole)
-    return figures
+        metrics |= attention_map_metrics(output.fakeness, target, error, output.hole)
+    return metrics

@@ -1,15 +1,15 @@
-"""Figures that others have published of GLCIC, to stand beside those measured here."""
+"""Metrics that others have published of GLCIC, to stand beside those measured here."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.evaluation.report import Figures
+from pipeline.evaluation.report import Metrics
 
 
 @dataclass(frozen=True)
-class PublishedFigures:
-    columns: dict[str, Figures]
+class PublishedResults:
+    columns: dict[str, Metrics]
     statement: str  # where from, on what, and what differs
 
 
@@ -20,8 +20,8 @@ _MMAGIC = (
     "stands in that row alone"
 )
 
-PUBLISHED = {
-    "mmagic-places": PublishedFigures(
+PUBLISHED_RESULTS = {
+    "mmagic-places": PublishedResults(
         {
             "mmagic GL (published)": {
                 "hole_l1_percent": 11.164,
@@ -31,7 +31,7 @@ PUBLISHED = {
         },
         _MMAGIC.format(data="Places365-val"),
     ),
-    "mmagic-celeba": PublishedFigures(
+    "mmagic-celeba": PublishedResults(
         {
             "mmagic GL (published)": {
                 "hole_l1_percent": 6.678,

@@ -12,12 +12,12 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 
-from pipeline.evaluation.metrics import FIGURES
+from pipeline.evaluation.metrics import METRICS
 
 NETWORK = "glcic"  # the network's name among the methods
 BLENDED = "glcic blended"  # its completions after the paper's post-processing
 
-Figures = dict[str, float]
+Metrics = dict[str, float]
 # of groups in tables; the JSON has them all
 _OF_GROUPS = ("hole_l1_percent", "psnr_db", "ssim", "lpips", "fid", "u_ids_percent")
 # of the tables of intervals, where there is room for few; the JSON has them all
@@ -43,7 +43,7 @@ class Evaluation:
     returns; results written by earlier versions have none.
     """
 
-    methods: dict[str, Figures]
+    methods: dict[str, Metrics]
     num_samples: int
     evaluated: dict[str, Any] = field(default_factory=dict)
     by_set: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -53,11 +53,11 @@ class Evaluation:
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1) + "\n"
 
-    def to_table(self, beside: Mapping[str, Figures] | None = None) -> Group:
+    def to_table(self, beside: Mapping[str, Metrics] | None = None) -> Group:
         """`beside`: columns that were measured elsewhere."""
         return Group(*map(_for_the_console, self._tables(beside or {})), *self.notes())
 
-    def to_markdown(self, beside: Mapping[str, Figures] | None = None) -> str:
+    def to_markdown(self, beside: Mapping[str, Metrics] | None = None) -> str:
         parts = [*map(_markdown, self._tables(beside or {})), *(f"{n}\n" for n in self.notes())]
         return "\n".join(parts)
 
@@ -66,7 +66,7 @@ class Evaluation:
         missing = self.evaluated.get("baselines_left_out", {})
         return [f"{method} is left out: {reason}" for method, reason in missing.items()]
 
-    def _tables(self, beside: Mapping[str, Figures]) -> list[_Table]:
+    def _tables(self, beside: Mapping[str, Metrics]) -> list[_Table]:
         tables = [self._of_methods(beside)]
         if self.intervals:
             tables += [
@@ -79,12 +79,12 @@ class Evaluation:
             tables.append(self._of_groups())
         return [table for table in tables if table.rows]
 
-    def _of_methods(self, beside: Mapping[str, Figures]) -> _Table:
+    def _of_methods(self, beside: Mapping[str, Metrics]) -> _Table:
         columns = {**self.methods, **beside}
         present = set().union(*columns.values())
         rows = [
-            (heading, [_shown(figures, name) for figures in columns.values()])
-            for name, (heading, _) in FIGURES.items()
+            (heading, [_format_value(metrics, name) for metrics in columns.values()])
+            for name, (heading, _) in METRICS.items()
             if name in present
         ]
         return _Table(f"{self.num_samples} samples", list(columns), rows)
@@ -96,8 +96,8 @@ class Evaluation:
         def cell(method: str, name: str) -> str:
             if name not in found[method]:
                 return "-"
-            low, high = (_rounded(value, name) for value in found[method][name])
-            return f"{_shown(self.methods[method], name)} ({low} to {high})"
+            low, high = (_round(value, name) for value in found[method][name])
+            return f"{_format_value(self.methods[method], name)} ({low} to {high})"
 
         rows = [(method, [cell(method, name) for name in names]) for method in found]
         percent = f"{100 * self.intervals['confidence']:.0f} % intervals"
@@ -112,7 +112,7 @@ class Evaluation:
             if name not in found[method]:
                 return "-"
             mean, low, high = (
-                f"{found[method][name][key]:+.{FIGURES[name][1]}f}"
+                f"{found[method][name][key]:+.{METRICS[name][1]}f}"
                 for key in ("mean", "low", "high")
             )
             return f"{mean} ({low} to {high})"
@@ -132,7 +132,7 @@ class Evaluation:
                 label,
                 [
                     str(group["num_samples"]),
-                    *(_shown(group["methods"][NETWORK], name) for name in names),
+                    *(_format_value(group["methods"][NETWORK], name) for name in names),
                 ],
             )
             for label, group in groups.items()
@@ -146,15 +146,15 @@ def _present(names: Sequence[str], of_methods: Iterable[Mapping[str, Any]]) -> l
 
 
 def _headings(names: Sequence[str]) -> list[str]:
-    return [FIGURES[name][0] for name in names]
+    return [METRICS[name][0] for name in names]
 
 
-def _rounded(value: float, name: str) -> str:
-    return f"{value:.{FIGURES[name][1]}f}"
+def _round(value: float, name: str) -> str:
+    return f"{value:.{METRICS[name][1]}f}"
 
 
-def _shown(figures: Figures, name: str) -> str:
-    return _rounded(figures[name], name) if name in figures else "-"
+def _format_value(metrics: Metrics, name: str) -> str:
+    return _round(metrics[name], name) if name in metrics else "-"
 
 
 def _for_the_console(table: _Table) -> Table:

@@ -20,13 +20,13 @@ class HoleDifference:
     """Over all values of all holes. Levels are of 255."""
 
     mean_levels: float
-    largest_levels: float
+    max_levels: float
     psnr_db: float  # of the graph's output against the network's; infinite where they are the same
 
     def __str__(self) -> str:
         return (
             f"{self.mean_levels:.2f} levels of 255 on average in the hole, at most "
-            f"{self.largest_levels:.0f}, PSNR {self.psnr_db:.1f} dB"
+            f"{self.max_levels:.0f}, PSNR {self.psnr_db:.1f} dB"
         )
 
     def require_near(self) -> None:
@@ -41,7 +41,7 @@ class HoleDifference:
 
 
 @torch.no_grad()
-def hole_difference(
+def int8_hole_error(
     traced: TracedCompletion, run: Run, batches: Iterable[tuple[Tensor, Tensor]]
 ) -> HoleDifference:
     """Of the first output. Raises ValueError where no batch has a hole."""

@@ -27,8 +27,8 @@ from pipeline.checkpoints.format import (
 )
 from pipeline.config.run_identity import recorded_config
 from pipeline.config.schema import CompletionConfig, Config
-from pipeline.exports.onnx.file import is_graph_file
-from pipeline.exports.onnx.network import load_graph_network
+from pipeline.exports.onnx.file import is_onnx_file
+from pipeline.exports.onnx.network import load_onnx_network
 from pipeline.networks.registry import build_completion
 from shards.storage.files import exists, join_url, remove_tree
 
@@ -66,10 +66,10 @@ def load_completion_network(url: str, weights: str, device: torch.device) -> nn.
 
     `weights` is "ema" or "raw"; an exported network is what it was exported as. Raises
     FileNotFoundError where there is none, ValueError where it is damaged; for an ONNX file also
-    what `load_graph_network` raises.
+    what `load_onnx_network` raises.
     """
-    if is_graph_file(url):
-        return load_graph_network(url, device)
+    if is_onnx_file(url):
+        return load_onnx_network(url, device)
     if exists(join_url(url, DESCRIPTION)):
         return load_exported(url, device)[0]
     if exists(join_url(url, EXPORT_FOLDER, COMMITTED)):
@@ -79,7 +79,7 @@ def load_completion_network(url: str, weights: str, device: torch.device) -> nn.
 
 def device_for(url: str, asked: str | None) -> torch.device:
     """Where the network at `url` is to run: as asked, else on a GPU if there is one and it can."""
-    can = torch.cuda.is_available() and not is_graph_file(url)
+    can = torch.cuda.is_available() and not is_onnx_file(url)
     return torch.device(asked or ("cuda" if can else "cpu"))
 
 
@@ -88,7 +88,9 @@ def load_exported(url: str, device: torch.device) -> tuple[nn.Module, dict[str, 
     commitment = read_commitment(url)
     description: dict[str, Any] = json.loads(read_file(url, DESCRIPTION, commitment))
     network = build_completion(recorded_config({"completion": description["completion"]}))
-    return _filled(network, lambda: read_file(url, WEIGHTS, commitment), url, device), description
+    return _fill_network(
+        network, lambda: read_file(url, WEIGHTS, commitment), url, device
+    ), description
 
 
 def find_checkpoint(url: str) -> str:
@@ -110,10 +112,10 @@ def load_from_checkpoint(url: str, weights: str, device: torch.device) -> tuple[
     config = recorded_config(json.loads(read_file(url, STATE, commitment))["config"])
     name = "ema.safetensors" if weights == "ema" else WEIGHTS
     network = build_completion(config)
-    return _filled(network, lambda: read_file(url, name, commitment), url, device), config
+    return _fill_network(network, lambda: read_file(url, name, commitment), url, device), config
 
 
-def _filled(
+def _fill_network(
     network: nn.Module, read: Callable[[], bytes], url: str, device: torch.device
 ) -> nn.Module:
     tensors: dict[str, Tensor] = safetensors.torch.load(read())

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from pipeline.exports.tracing.comparison import Agreement, agreement
+from pipeline.exports.tracing.comparison import ExportComparison, compare_export
 from pipeline.exports.tracing.traced import TracedCompletion, quiet_exporters
 
 DESCRIPTION = "network.json"  # among the archive's extra files
@@ -16,7 +16,7 @@ DESCRIPTION = "network.json"  # among the archive's extra files
 
 def exported_program_file(
     traced: TracedCompletion, description: dict[str, Any]
-) -> tuple[bytes, Agreement]:
+) -> tuple[bytes, ExportComparison]:
     """What torch.export.load reads. Raises RuntimeError where what it reads back does not give what
     the network gives.
     """
@@ -27,4 +27,4 @@ def exported_program_file(
         )
         data = file.getvalue()
         run = torch.export.load(io.BytesIO(data)).module()
-    return data, agreement(traced, run)
+    return data, compare_export(traced, run)

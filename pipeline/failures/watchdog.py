@@ -1,4 +1,4 @@
-"""Ends a rank that hangs, and says where: a hung rank would make all others wait for it."""
+"""End a rank that hangs, and report where: a hung rank would make all others wait for it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Watchdog:
         self.still_alive()
 
     def still_alive(self) -> None:
-        """What is going on goes on, and has all of its time anew."""
+        """What is going on goes on, and has all of its time again."""
         if self._process is not None and self._process.stdin is not None:
             with suppress(BlockingIOError, BrokenPipeError):
                 os.write(self._process.stdin.fileno(), self._line)

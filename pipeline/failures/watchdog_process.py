@@ -47,7 +47,7 @@ def _end(pid: int, what: str) -> None:
     rank = os.environ.get("RANK", "0")
     print(
         f"glcic train: rank {rank} hangs: {what}. Here is where each of its threads is; one that "
-        "waits in a collective operation waits for another rank, whose own stacks say more",
+        "waits in a collective operation waits for another rank, whose own stacks show more",
         file=sys.stderr, flush=True,
     )  # fmt: skip
     with suppress(ProcessLookupError):

@@ -16,7 +16,7 @@ from torch import nn
 
 from pipeline.inference.photograph import quantized
 from pipeline.inference.poisson_blending import blended
-from pipeline.networks.base import ErasingNetwork, completed_by
+from pipeline.networks.base import CompletionBase, completed_by
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ def predicted(
     """
     height, width = mask.shape
     context_px, multiple = _geometry(network)
-    image = _padded(image, multiple)
-    mask = _padded(mask.astype(np.uint8), multiple).astype(bool)
+    image = _pad(image, multiple)
+    mask = _pad(mask.astype(np.uint8), multiple).astype(bool)
     result = image.astype(np.float32) / 255
     for window in windows_of(mask, context_px, multiple):
         hole = mask[window.slices]
@@ -110,8 +110,8 @@ def output_and_maps(
     """
     height, width = mask.shape
     _, multiple = _geometry(network)
-    padded_mask = _padded(mask.astype(np.uint8), multiple)
-    pixels, hole = _tensors(_padded(image, multiple), padded_mask, device)
+    padded_mask = _pad(mask.astype(np.uint8), multiple)
+    pixels, hole = _tensors(_pad(image, multiple), padded_mask, device)
     with torch.inference_mode():
         raw, maps = completed_by(network, pixels, hole)
     full = padded_mask.shape
@@ -125,8 +125,8 @@ def output_and_maps(
 def _geometry(network: nn.Module) -> tuple[int, int]:
     """How far it sees and what its input's sides are multiples of; GLCIC's, if it does not say."""
     return (
-        getattr(network, "context_px", ErasingNetwork.context_px),
-        getattr(network, "size_multiple", ErasingNetwork.size_multiple),
+        getattr(network, "context_px", CompletionBase.context_px),
+        getattr(network, "size_multiple", CompletionBase.size_multiple),
     )
 
 
@@ -187,7 +187,7 @@ def _ceil(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
-def _padded(array: np.ndarray, multiple: int) -> np.ndarray:
+def _pad(array: np.ndarray, multiple: int) -> np.ndarray:
     """Right and bottom sides continued by reflection to multiples of `multiple`."""
     height, width = array.shape[:2]
     bottom, right = _ceil(height, multiple) - height, _ceil(width, multiple) - width

@@ -63,7 +63,7 @@ class Photograph:
 
 def read_photograph(path: Path) -> Photograph:
     """Turned upright as its EXIF data say. Raises ValueError if it is no 8-bit image."""
-    image = _opened(path)
+    image = _open_image(path)
     profile = image.info.get("icc_profile")
     transparent = image.mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in image.info
     if image.mode in ("1", "L", "LA", "La"):
@@ -78,7 +78,7 @@ def read_photograph(path: Path) -> Photograph:
 
 def read_mask(path: Path) -> np.ndarray:
     """bool (H, W): True, a hole, where the image is 128 or brighter. ValueError as for an image."""
-    return np.asarray(_opened(path).convert("L")) >= _MASK_THRESHOLD
+    return np.asarray(_open_image(path).convert("L")) >= _MASK_THRESHOLD
 
 
 def rectangle_mask(holes: list[tuple[int, int, int, int]], size: tuple[int, int]) -> np.ndarray:
@@ -96,7 +96,7 @@ def rectangle_mask(holes: list[tuple[int, int, int, int]], size: tuple[int, int]
     return mask
 
 
-def _opened(path: Path) -> Image.Image:
+def _open_image(path: Path) -> Image.Image:
     try:
         with Image.open(path) as file:
             is_deep = has_more_than_8_bits(file)

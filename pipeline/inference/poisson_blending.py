@@ -38,12 +38,14 @@ def blended(completed: np.ndarray, mask: np.ndarray) -> np.ndarray:
         if min(width, height) < _SMALLEST_SIDE_PX:
             result[window][component] = destination[window][component]
             continue
-        cloned = _cloned(completed[window], destination[window], component)
+        cloned = _clone_seamlessly(completed[window], destination[window], component)
         result[window][component] = cloned[component]
     return result
 
 
-def _cloned(source: np.ndarray, destination: np.ndarray, component: np.ndarray) -> np.ndarray:
+def _clone_seamlessly(
+    source: np.ndarray, destination: np.ndarray, component: np.ndarray
+) -> np.ndarray:
     """`source` cloned onto `destination` where `component` is True; all are the box of a hole."""
 
     def padded(array: np.ndarray, border: int) -> np.ndarray:

@@ -25,7 +25,7 @@ class Exporter:
     """While it is entered, the metrics are served; once it is left, their last values stay behind.
 
     For one process of each node. Entering raises OSError where the port cannot be served; nothing
-    that fails later ends the run: it is said once. `job` names the group at the push gateway.
+    that fails later ends the run: it is logged once. `job` names the group at the push gateway.
     """
 
     def __init__(

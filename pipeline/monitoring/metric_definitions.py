@@ -28,7 +28,7 @@ COMMON = (
     ),
     _gauge(
         "glcic_metrics_timestamp_seconds",
-        "When these values were read, Unix time: tells a live run from what a dead one left.",
+        "When these values were read, Unix time: old values are those of a run that has ended.",
         by="node",
     ),
 )
@@ -43,7 +43,7 @@ TRAINING = (
     _gauge(
         "glcic_train_state",
         "Is 1 for what the run does now, 0 for the rest: looking is a sheet or an evaluation, "
-        "storing the wait for the store, stopped the end by a signal after a save.",
+        "storing the wait for the storage, stopped the end by a signal after a save.",
         labels={"state": STATES},
         by="node",
     ),
@@ -101,7 +101,7 @@ TRAINING = (
     ),
     _gauge(
         "glcic_train_discriminator_accuracy_ratio",
-        "Share of images that the discriminators tell rightly, of real and of completed ones.",
+        "Share of images that the discriminators classify correctly, real and completed.",
         labels={"side": ()},
     ),
     _gauge(
@@ -116,7 +116,7 @@ TRAINING = (
     ),
     _counter(
         "glcic_train_skipped_updates_total",
-        "Updates of a network that were left out since a loss or gradient was not finite.",
+        "Updates of a network that were skipped since a loss or gradient was not finite.",
         labels=_NETWORK,
     ),
     _gauge(
@@ -137,7 +137,7 @@ TRAINING = (
     ),
     _histogram(
         "glcic_checkpoint_write_seconds",
-        "From the copy of a state to its commit in the store, in the background.",
+        "From the copy of a state to its commit in the storage, in the background.",
         buckets=(0.01, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000),
     ),
     _gauge("glcic_checkpoint_bytes", "Size of the last committed checkpoint."),
@@ -163,7 +163,7 @@ TRAINING = (
     _counter("glcic_run_file_failures_total", "Failed attempts to store one of them."),
     _counter(
         "glcic_storage_retries_total",
-        "Requests to a file system or object store that were tried again.",
+        "Requests to a file system or object storage that were retried.",
         labels=_PROCESS,
         by="node",
     ),
@@ -258,7 +258,7 @@ PACKING = (
     _counter("glcic_pack_written_bytes_total", "Bytes of these shards.", by="node"),
     _counter(
         "glcic_pack_storage_retries_total",
-        "Requests of this process to a store that were tried again; workers have their own.",
+        "Requests of this process to a storage that were retried; workers have their own.",
         by="node",
     ),
 )

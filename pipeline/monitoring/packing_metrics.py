@@ -1,4 +1,6 @@
-"""What a packing process tells Prometheus. Its workers report to it; torch is not needed."""
+"""Export the metrics of a packing process to Prometheus. Its workers report to it; torch is not
+needed.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ class PackingMetrics:
 
     @contextmanager
     def exported(self, config: TelemetryConfig, log: Callable[[str], None]) -> Iterator[None]:
-        """While it is entered; how it ends is told as a state."""
+        """Export while entered; how it ends becomes a state."""
         with Exporter(self.set, config, JOB, self.run, log):
             try:
                 yield

@@ -1,4 +1,6 @@
-"""What one rank tells Prometheus of a training, from values that are on the host already."""
+"""Export the metrics of one rank of a training to Prometheus, from values that are on the host
+already.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,7 @@ class TrainingMetrics:
 
     @contextmanager
     def exported(self, log: Callable[[str], None]) -> Iterator[None]:
-        """While it is entered; what ends it with an error is told as the state `failed`."""
+        """Export while entered; an error that ends it becomes the state `failed`."""
         telemetry = self._config.telemetry
         is_first = self._worker.local_rank == 0
         exporter = Exporter(self.set, telemetry, JOB, self._config.name, log)
@@ -122,7 +124,9 @@ class TrainingMetrics:
         self.set.observe("glcic_checkpoint_save_seconds", seconds)
 
     def committed(self, step: int, seconds: float, size_bytes: int) -> None:
-        """A checkpoint is in the store, so long after its copy was taken. On rank 0; any thread."""
+        """Record that a checkpoint is stored, so long after its copy was taken. On rank 0; any
+        thread.
+        """
         self.set.observe("glcic_checkpoint_write_seconds", seconds)
         self.set.set("glcic_checkpoint_bytes", size_bytes)
         self.set.set("glcic_checkpoint_last_success_timestamp_seconds", time.time())
@@ -165,7 +169,7 @@ class TrainingMetrics:
             self.set.count_to("glcic_train_skipped_updates_total", skipped, network=network)
 
     def _read_files(self, files: RunFiles) -> None:
-        """When metrics are collected: a run that waits for its store still says so."""
+        """When metrics are collected: a run that waits for its storage still reports it."""
         metrics = files.checkpoints.metrics()
         self.set.set("glcic_checkpoint_pending", metrics["checkpoint_pending"])
         self.set.count_to("glcic_checkpoint_failures_total", metrics["checkpoint_failures"])

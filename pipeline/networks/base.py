@@ -1,4 +1,4 @@
-"""What all completion networks share: they erase the hole of an image before they look at it."""
+"""What all completion networks share: they erase the hole of an image before they use it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.config.schema import CompletionConfig
 Completed = tuple[Tensor, tuple[Tensor, ...]]
 
 
-class ErasingNetwork(nn.Module):
+class CompletionBase(nn.Module):
     """What lies in the hole is overwritten with `fill_color`, so that nothing of it can leak.
 
     A subclass computes `completed`; `size_multiple` and `context_px` are facts of its layers.

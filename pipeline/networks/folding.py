@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn.utils import fuse_conv_bn_eval
 
 from pipeline.networks.glcic import ConvolutionBlock
-from pipeline.networks.plain_copy import plain_copy
 from pipeline.networks.spectral_norm import without_spectral_norm
+from pipeline.networks.unwrapped_copy import unwrapped_copy
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -26,11 +26,11 @@ def folded(network: nn.Module, precision: str = "fp32") -> nn.Module:
     """
     if precision not in PRECISIONS:
         raise ValueError(f"the precision is {precision!r}; known: {', '.join(PRECISIONS)}")
-    copied = without_spectral_norm(plain_copy(network)).eval().requires_grad_(False)
+    copied = without_spectral_norm(unwrapped_copy(network)).eval().requires_grad_(False)
     for module in list(copied.modules()):
         if isinstance(module, ConvolutionBlock) and not module.activates_first:
             assert isinstance(module.norm, nn.BatchNorm2d)
-            module.conv = _joined(module.conv, module.norm)
+            module.conv = _fold_norm(module.conv, module.norm)
             module.norm = nn.Identity()  # type: ignore[assignment]
         elif isinstance(module, nn.Sequential):
             _fold_sequence_(module)
@@ -45,8 +45,8 @@ def _fold_sequence_(layers: nn.Sequential) -> None:
     for place in range(len(layers) - 1):
         conv, norm = layers[place], layers[place + 1]
         if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-            layers[place], layers[place + 1] = _joined(conv, norm), nn.Identity()
+            layers[place], layers[place + 1] = _fold_norm(conv, norm), nn.Identity()
 
 
-def _joined(conv: nn.Module, norm: nn.BatchNorm2d) -> nn.Module:
+def _fold_norm(conv: nn.Module, norm: nn.BatchNorm2d) -> nn.Module:
     return fuse_conv_bn_eval(conv, norm, transpose=isinstance(conv, nn.ConvTranspose2d))  # type: ignore[type-var]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config.schema import CompletionConfig
-from pipeline.networks.base import Completed, ErasingNetwork
+from pipeline.networks.base import Completed, CompletionBase
 from pipeline.networks.kernels import winograd
 from pipeline.networks.kernels.space_to_batch import NATIVE, SPACE_TO_BATCH, by_space_to_batch
 from pipeline.networks.kernels.transposed_convolution import convolve_transposed
@@ -98,7 +98,7 @@ class OutputLayer(nn.Module):
         return torch.sigmoid(values)
 
 
-class CompletionNetwork(ErasingNetwork):
+class CompletionNetwork(CompletionBase):
     """Completes the hole of an image."""
 
     def __init__(self, config: CompletionConfig) -> None:

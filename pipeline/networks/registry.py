@@ -7,20 +7,20 @@ from collections.abc import Callable
 from torch import nn
 
 from pipeline.config.schema import CompletionConfig, Config
-from pipeline.networks.base import ErasingNetwork
+from pipeline.networks.base import CompletionBase
 from pipeline.networks.dam import AttentionCompletionNetwork
 from pipeline.networks.discriminator import ContextDiscriminator
 from pipeline.networks.glcic import CompletionNetwork
 from pipeline.networks.unet import UNet
 
-COMPLETION_NETWORKS: dict[str, Callable[[CompletionConfig], ErasingNetwork]] = {
+COMPLETION_NETWORKS: dict[str, Callable[[CompletionConfig], CompletionBase]] = {
     "glcic": CompletionNetwork,
     "dam": AttentionCompletionNetwork,
     "unet": UNet,
 }
 
 
-def build_completion(config: Config) -> ErasingNetwork:
+def build_completion(config: Config) -> CompletionBase:
     """On the CPU, with fresh weights. Raises ValueError for a kind that is not registered."""
     kind = config.completion.kind
     if kind not in COMPLETION_NETWORKS:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.config.schema import CompletionConfig
-from pipeline.networks.base import Completed, ErasingNetwork
+from pipeline.networks.base import Completed, CompletionBase
 from pipeline.networks.glcic import OutputLayer
 
 
@@ -34,10 +34,10 @@ class DoubleConvolution(nn.Sequential):
         super().__init__(*layers)
 
 
-class UNet(ErasingNetwork):
+class UNet(CompletionBase):
     """Completes the hole of an image.
 
-    With `gate_skips` what the encoder hands over is multiplied by the share of known pixels, so
+    With `gate_skips` the output of the encoder is multiplied by the share of known pixels, so
     that the colour the hole was filled with does not reach the decoder.
     """
 

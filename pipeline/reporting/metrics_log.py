@@ -1,4 +1,4 @@
-"""What a run says while it trains: one dictionary of numbers, shown in every place people look.
+"""Log a run while it trains: one dictionary of numbers, in every place people look.
 
 The console (a progress bar on a terminal, plain lines elsewhere), `metrics.jsonl` and TensorBoard
 all show the same values. Only rank 0 has a telemetry.
@@ -55,7 +55,7 @@ class MetricsFile:
             while first and self._lines[first - 1]["step"] == record["step"]:
                 first -= 1
             kept = [r for r in self._lines[first:] if r.keys() != record.keys()]
-            # Else a run was started once more, and looked at the same step again.
+            # Else a run was started once more, and evaluated the same step again.
             again = len(kept) < len(self._lines) - first
             self._whole |= again
             self._lines[first:] = [*kept, record]
@@ -64,7 +64,7 @@ class MetricsFile:
             self._submit(METRICS, self._write)
 
     def flush(self) -> None:
-        """Writes the file anew where it cannot be appended to."""
+        """Write the file again where it cannot be appended to."""
         if not is_local(self._url):
             self._submit(METRICS, self._write)
 

@@ -12,8 +12,8 @@ from shards.storage.files import join_url, read_bytes, write_bytes
 class SampleRecord:
     """`samples/rank-R.jsonl` in the run's folder: step, samples and holes. Off unless asked for.
 
-    A line also tells the number of workers: where that changed, files of ranks that are gone hold
-    steps that were made anew without them.
+    A line also holds the number of workers: where that changed, files of ranks that are gone hold
+    steps that were made again without them.
     """
 
     def __init__(self, config: Config, rank: int, world_size: int, start_step: int) -> None:

@@ -2,7 +2,7 @@
 
 The first steps of a phase run as they are, on a stream of their own; the next one is recorded, and
 from then on replayed on inputs that are copied to where the recorded step reads them. Networks,
-statistics and optimizers are changed in place, and an update that is not finite is left out by a
+statistics and optimizers are changed in place, and an update that is not finite is skipped by a
 number on the device, so that nothing of a step is decided on the CPU.
 """
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-def _inside(start: Tensor, length: Tensor, size: int) -> Tensor:
+def _mask_of_span(start: Tensor, length: Tensor, size: int) -> Tensor:
     """(N, H, size) bool: which of `size` positions lie in [start, start + length)."""
     positions = torch.arange(size, device=start.device)
     start, length = start.unsqueeze(-1), length.unsqueeze(-1)
@@ -20,8 +20,8 @@ def _inside(start: Tensor, length: Tensor, size: int) -> Tensor:
 def rasterize(holes: Tensor, size: int) -> Tensor:
     """The union of each sample's holes: (N, 1, size, size) float32, 1 in the hole."""
     x, y, width, height = holes.long().unbind(-1)
-    rows = _inside(y, height, size).unsqueeze(3)
-    columns = _inside(x, width, size).unsqueeze(2)
+    rows = _mask_of_span(y, height, size).unsqueeze(3)
+    columns = _mask_of_span(x, width, size).unsqueeze(2)
     return (rows & columns).any(dim=1, keepdim=True).float()
 
 

@@ -102,7 +102,7 @@ def answers_table(study: Study, results: Results) -> list[list[str]]:
     for answer in answers(study, results):
         word = f"{answer.verdict} ({answer.reason})" if answer.reason else answer.verdict
         count = str(answer.effect.count) if answer.effect else "0"
-        rows.append([answer.question, word, _shown(answer.effect), count])
+        rows.append([answer.question, word, _format_effect(answer.effect), count])
     return rows
 
 
@@ -121,7 +121,7 @@ def multiplicity(study: Study, results: Results) -> str:
     )
 
 
-def _shown(effect: Spread | None) -> str:
+def _format_effect(effect: Spread | None) -> str:
     if effect is None:
         return "-"
     if effect.interval is None:

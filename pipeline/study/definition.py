@@ -22,7 +22,7 @@ import pydantic
 from pipeline.config.baseline_names import BASELINE_NAMES
 from pipeline.config.loading import parse_config
 from pipeline.config.schema import Config
-from pipeline.evaluation.metrics import FIGURES
+from pipeline.evaluation.metrics import METRICS
 from shards.format.recipe import PackRecipe
 from shards.storage.files import join_url
 
@@ -149,7 +149,7 @@ def _study_errors(study: Study) -> list[str]:
         if taken:
             errors.append(f"arm {name} sets {', '.join(taken)}, which the study sets itself")
         try:
-            parse_config(_merged(study.base, arm.switches))
+            parse_config(_merge(study.base, arm.switches))
         except ValueError as error:
             errors.append(f"arm {name}: {error}")
     return errors
@@ -157,14 +157,14 @@ def _study_errors(study: Study) -> list[str]:
 
 def _unknown(names: Iterable[str]) -> list[str]:
     prefixed = [
-        f"{prefix}{name}" for prefix in (RUNNING_PREFIX, BLENDED_PREFIX) for name in FIGURES
+        f"{prefix}{name}" for prefix in (RUNNING_PREFIX, BLENDED_PREFIX) for name in METRICS
     ]
     prefixed += [f"{FIRST_PHASE_PREFIX}{name}" for name, _ in CHANGES.values()]
-    known, errors = [*FIGURES, *CHANGES, *prefixed], []
+    known, errors = [*METRICS, *CHANGES, *prefixed], []
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(FIGURES)}"
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(METRICS)}"
             errors.append(f"{name!r}, which is none; {hint}")
     return errors
 
@@ -195,7 +195,7 @@ def study_runs(study: Study, folder: str) -> list[StudyRun]:
 
 
 def _run_config(study: Study, arm: str, seed: int, folder: str) -> Config:
-    mapping = _merged(study.base, study.arms[arm].switches)
+    mapping = _merge(study.base, study.arms[arm].switches)
     name = f"{arm}-seed-{seed}"
     mapping |= {"name": name, "folder": join_url(folder, "runs", name), "seed": seed}
     recipe = parse_config(mapping).pack
@@ -212,7 +212,7 @@ def evaluation_recipe(study: Study) -> PackRecipe:
     changes: dict[str, Any] = {"masks": study.evaluation_masks}
     if study.evaluation_source:
         changes["validation_fraction"] = 1  # none of its photographs is for training
-    return parse_config(_merged(study.base, {"pack": changes})).pack
+    return parse_config(_merge(study.base, {"pack": changes})).pack
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ def packed_sets(study: Study, folder: str) -> dict[str, PackedSet]:
     judged_on = PackedSet(study.evaluation_source or study.source, evaluation_recipe(study))
     sets = [judged_on]
     for arm in study.arms.values():
-        sets.append(PackedSet(study.source, parse_config(_merged(study.base, arm.switches)).pack))
+        sets.append(PackedSet(study.source, parse_config(_merge(study.base, arm.switches)).pack))
     return {set_folder(folder, one.recipe): one for one in sets}
 
 
@@ -237,13 +237,13 @@ def set_folder(folder: str, recipe: PackRecipe) -> str:
     return join_url(folder, "sets", hashlib.sha256(content.encode()).hexdigest()[:12])
 
 
-def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Sections are merged, at any depth; other values are replaced."""
     merged = copy.deepcopy(dict(base))
     for key, value in changes.items():
         inner = merged.get(key)
         if isinstance(value, Mapping) and isinstance(inner, Mapping):
-            merged[key] = _merged(inner, value)
+            merged[key] = _merge(inner, value)
         else:
             merged[key] = copy.deepcopy(value)
     return merged

@@ -20,7 +20,7 @@ from pipeline.config.schema import Config
 from pipeline.engines.ddp import Worker
 from pipeline.evaluation.evaluate import Evaluation, evaluate, recalibrate
 from pipeline.evaluation.feature_metrics import PerceptualNetworks
-from pipeline.evaluation.per_sample import Measuring
+from pipeline.evaluation.per_sample import EvaluationContext
 from pipeline.evaluation.report import NETWORK
 from pipeline.exports.network_folder import find_checkpoint, load_from_checkpoint
 from pipeline.study.provenance import this_environment
@@ -56,8 +56,8 @@ class Judge:
         worker = Worker(device=device, precision=config.train.precision)
         network = recalibrate(left, config, worker)
         names = BASELINE_NAMES if baselines else ()
-        judged = self._measured(network, config, perceptual, names, blend=True)
-        running = self._measured(left, config, PerceptualNetworks(), (), blend=False)
+        judged = self._measure(network, config, perceptual, names, blend=True)
+        running = self._measure(left, config, PerceptualNetworks(), (), blend=False)
         content = {
             "judge": {**facts, "made": this_environment()},
             "num_samples": judged.num_samples,
@@ -66,7 +66,7 @@ class Judge:
         }
         write_bytes(url, json.dumps(content, indent=1).encode())
 
-    def _measured(
+    def _measure(
         self,
         network: nn.Module,
         config: Config,
@@ -75,7 +75,7 @@ class Judge:
         *,
         blend: bool,
     ) -> Evaluation:
-        how = Measuring(
+        context = EvaluationContext(
             device=_device(),
             precision=config.train.precision,
             map_scale=config.loss.map_scale,
@@ -85,7 +85,7 @@ class Judge:
         return evaluate(
             network,
             config.validation_shards,
-            how,
+            context,
             batch_size=config.evaluation.batch_size,
             limit=self.num_samples,
             baselines=baselines,

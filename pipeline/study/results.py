@@ -10,7 +10,7 @@ from typing import Any
 
 from scipy import stats
 
-from pipeline.evaluation.metrics import FIGURES
+from pipeline.evaluation.metrics import METRICS
 from pipeline.evaluation.report import BLENDED, NETWORK
 from pipeline.reporting.metrics_log import read_metrics
 from pipeline.study.definition import (
@@ -33,7 +33,7 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class RunResult:
-    figures: Figures  # of `pipeline.evaluation.metrics.FIGURES`, and some with a prefix
+    figures: Figures  # of `pipeline.evaluation.metrics.METRICS`, and some with a prefix
     baselines: dict[str, Figures]
     num_samples: int
     records: list[dict[str, Any]]  # of metrics.jsonl
@@ -180,9 +180,9 @@ def heading(figure: str) -> tuple[str, int]:
         (FIRST_PHASE_PREFIX, "end of first phase"),
     ):
         if figure.startswith(prefix):
-            text, decimals = FIGURES[figure.removeprefix(prefix)]
+            text, decimals = METRICS[figure.removeprefix(prefix)]
             return f"{text}, {suffix}", decimals
-    return FIGURES[figure]
+    return METRICS[figure]
 
 
 Read = Callable[[dict[str, Any]], float | None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pipeline.networks.plain_copy import plain_copy
+from pipeline.networks.unwrapped_copy import unwrapped_copy
 
 # The average of a short run must not be dominated by the initial weights: after n updates the decay
 # is at most (1 + n) / (10 + n), the warm-up that TensorFlow's ExponentialMovingAverage documents.
@@ -16,7 +16,7 @@ class AveragedNetwork:
     """Parameters are averaged; buffers, batch norm's statistics among them, are copied."""
 
     def __init__(self, network: nn.Module, decay: float, *, warm_up: bool = True) -> None:
-        self.network = plain_copy(network).requires_grad_(False)
+        self.network = unwrapped_copy(network).requires_grad_(False)
         self._decay = decay
         self._warm_up = warm_up
 

@@ -19,7 +19,7 @@ from pipeline.device.compilation import compiled
 from pipeline.engines.ddp import Worker
 from pipeline.networks.glcic import CompletionNetwork
 from pipeline.networks.kernels.space_to_batch import NATIVE, SPACE_TO_BATCH, by_space_to_batch
-from pipeline.networks.plain_copy import plain_copy
+from pipeline.networks.unwrapped_copy import unwrapped_copy
 from shards.sampling.order import lanes_of
 
 AUTO = "auto"
@@ -31,7 +31,7 @@ Seconds = dict[str, float]
 
 
 def recorded_dilation(facts: Mapping[str, Any]) -> str:
-    """What a checkpoint says; before it said anything there was one way alone."""
+    """Return what a checkpoint records; older ones record nothing and used one way alone."""
     return str(facts.get("dilation", NATIVE))
 
 
@@ -76,7 +76,7 @@ def time_dilation(network: CompletionNetwork, config: Config, worker: Worker) ->
     """Medians of a forward and backward of the dilated layers alone, each way, as this worker will
     train: its device, share of the batch, precision, memory format, compiled or not.
     """
-    blocks = plain_copy(network).dilated_layers()
+    blocks = unwrapped_copy(network).dilated_layers()
 
     def native(features: Tensor) -> Tensor:
         for block in blocks:

@@ -14,7 +14,7 @@ from pipeline.config.validation import world_size_errors
 from pipeline.engines.deepspeed_settings import deepspeed_file_errors
 from pipeline.step.training_data import training_data
 from shards.format.manifest import MANIFEST_NAME, RECORDS, Manifest, load_manifest
-from shards.indexing.external_set import index_foreign_shards
+from shards.indexing.external_set import index_external_shards
 from shards.reading.packed_set import ShardSet
 from shards.sampling.mixture import Mixture
 from shards.storage.files import exists, join_url, list_names
@@ -57,7 +57,7 @@ def index_external_sets(config: Config, log: Callable[[str], None] = print) -> N
     """Makes a set of each folder of shards that others have packed, on its first use.
 
     Rank 0 does it, by `config.pack`; the other ranks wait for the manifest. No process group is
-    needed. Raises what `index_foreign_shards` raises, and RuntimeError where rank 0 does not end.
+    needed. Raises what `index_external_shards` raises, and RuntimeError where rank 0 does not end.
     """
     for url in (config.data.shards, *(one.shards for one in config.data.mixture)):
         names = list_names(url)
@@ -70,7 +70,7 @@ def index_external_sets(config: Config, log: Callable[[str], None] = print) -> N
             )
         if os.environ.get("RANK", "0") == "0":
             log(f"{url} has no {MANIFEST_NAME}: indexing the shards that others have packed")
-            index_foreign_shards(url, config.pack)
+            index_external_shards(url, config.pack)
         else:
             _wait_for_manifest(url, log)
 
@@ -94,14 +94,14 @@ def set_errors(config: Config, shards: str, manifest: Manifest) -> list[str]:
     if packed != asked:
         errors.append(
             f"pack.crop_size is {asked}, but {shards} was packed for crops of {packed} "
-            f"pixels; set --pack.crop_size {packed} or pack anew"
+            f"pixels; set --pack.crop_size {packed} or pack again"
         )
     stored = manifest.recipe.short_side
     if config.data.short_side_max > stored:
         errors.append(
             f"data.short_side_max is {config.data.short_side_max}, but {shards} stores "
             f"images with a short side of at most {stored} pixels, which would be enlarged; set "
-            f"--data.short_side_max {stored} or pack anew"
+            f"--data.short_side_max {stored} or pack again"
         )
     return errors
 
@@ -117,7 +117,7 @@ def _amount_errors(config: Config, mixture: Mixture) -> list[str]:
             else "name one of its shards val-*.tar, remove its manifest.json and index it again"
         )
         errors.append(
-            f"{config.data.shards} has no validation images, by which a run is looked at; {remedy}"
+            f"{config.data.shards} has no validation images, on which a run is evaluated; {remedy}"
         )
     for number, (one, manifest) in enumerate(zip(mixture.sets, mixture.manifests, strict=True)):
         lanes, num_samples = mixture.lanes.count(number), manifest.num_samples("train")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.checkpoints.format import Checkpoint, committed_steps, read_checkpoint, read_newest
 from pipeline.config.loading import config_mapping
-from pipeline.config.run_identity import config_digest, recorded_config, trajectory_mapping
+from pipeline.config.run_identity import config_digest, recorded_config, result_affecting_settings
 from pipeline.config.schema import Config
 from pipeline.engines.ddp import Worker
 from pipeline.training.dilation_choice import (
@@ -26,7 +26,7 @@ from shards.sampling.mixture import Mixture
 def state_facts(
     config: Config, data: Mixture, worker: Worker, step: int, dilation: str
 ) -> dict[str, Any]:
-    """What `state.json` says beside the step. `dilation`: how dilated layers are computed."""
+    """Return what `state.json` holds beside the step. `dilation`: the method of dilated layers."""
     return {
         "config": config_mapping(config),
         "config_digest": config_digest(config),
@@ -103,8 +103,8 @@ def _require_same_run(found: Checkpoint, config: Config, data: Mixture) -> None:
     """A checkpoint continues exactly, or not at all."""
     facts = found.facts
     # Not by the digest: what differs is to be named.
-    before = trajectory_mapping(recorded_config(facts["config"]))
-    now = trajectory_mapping(config)
+    before = result_affecting_settings(recorded_config(facts["config"]))
+    now = result_affecting_settings(config)
     changed = [
         f"{key} was {before.get(key)!r}, is {value!r}"
         for key, value in now.items()

@@ -19,8 +19,8 @@ from pipeline.weight_import.imported import Color, Imported, checked_color
 from pipeline.weight_import.matching import (
     LAST_ROW,
     ROWS,
-    fitted,
     layer_name,
+    matched_tensors,
     network_on_meta,
     table_of_names,
 )
@@ -59,7 +59,7 @@ def import_authors(path: Path, mean: Color | None) -> Imported:
         raise ValueError(f"{path} was not imported: {error}") from error
     config = CompletionConfig(block_order=order)
     given = {name: tensor for row in ROWS for name, tensor in _tensors(row, rows[row]).items()}
-    config, ours = fitted(given, TABLE, config, str(path))
+    config, ours = matched_tensors(given, TABLE, config, str(path))
     _require_geometry(rows, config, path)
     color = mean if mean is not None else checked_color(stored_mean, f"`mean` in {path}")
     return Imported(AUTHORS, config, ours, color, LICENCE, (LICENCE,))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.config.loading import parse_config
 from pipeline.config.schema import CompletionConfig
-from pipeline.networks.base import ErasingNetwork
+from pipeline.networks.base import CompletionBase
 from pipeline.networks.registry import build_completion
 
 Color = tuple[float, float, float]  # RGB in [0, 1]
@@ -27,7 +27,7 @@ class Imported:
     licence: str = ""  # where what the weights were released under restricts their use
     notes: tuple[str, ...] = ()
 
-    def network(self) -> ErasingNetwork:
+    def network(self) -> CompletionBase:
         """In evaluation mode."""
         network = build_completion(parse_config({"completion": vars(self.config)}))
         network.load_state_dict({**self.tensors, "fill_color": network.fill_color})

@@ -43,7 +43,7 @@ def network_on_meta(config: CompletionConfig) -> nn.Module:
         return CompletionNetwork(config)
 
 
-def fitted(
+def matched_tensors(
     given: Mapping[str, Tensor],
     table: Mapping[str, str],
     config: CompletionConfig,

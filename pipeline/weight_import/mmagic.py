@@ -15,7 +15,13 @@ from torch import Tensor
 
 from pipeline.config.schema import CompletionConfig
 from pipeline.weight_import.imported import Imported
-from pipeline.weight_import.matching import LAST_ROW, ROWS, fitted, layer_name, table_of_names
+from pipeline.weight_import.matching import (
+    LAST_ROW,
+    ROWS,
+    layer_name,
+    matched_tensors,
+    table_of_names,
+)
 
 MMAGIC = "mmagic"
 _CONFIG = CompletionConfig(hole_fill="gray", input_scale=2.0, output="clamp")
@@ -45,7 +51,7 @@ def import_mmagic(path: Path, tensors: Mapping[str, Tensor], channel_order: str)
     the tensors do not fit.
     """
     ours_alone = {name: t for name, t in tensors.items() if not name.startswith(_LEFT_OUT)}
-    config, ours = fitted(ours_alone, TABLE, _CONFIG, str(path), absent=_WITHOUT_BIAS)
+    config, ours = matched_tensors(ours_alone, TABLE, _CONFIG, str(path), absent=_WITHOUT_BIAS)
     if channel_order == "bgr":
         _swap_red_and_blue_(ours)
     notes = [f"it was trained on {channel_order.upper()} images, and takes and gives RGB here"]

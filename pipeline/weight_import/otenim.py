@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pipeline.config.schema import CompletionConfig
 from pipeline.weight_import.imported import Color, Imported, checked_color
-from pipeline.weight_import.matching import DECONVOLUTIONS, fitted, table_of_names
+from pipeline.weight_import.matching import DECONVOLUTIONS, matched_tensors, table_of_names
 
 OTENIM = "otenim"
 _CONFIG = CompletionConfig(block_order="conv_act_bn", subtract_fill=False)
@@ -41,7 +41,7 @@ def import_otenim(path: Path, tensors: Mapping[str, Tensor], mean: Color | None)
         raise ValueError(
             f"{path} is otenim's discriminator; import its completion network, model_cn"
         )
-    config, ours = fitted(tensors, TABLE, _CONFIG, str(path))
+    config, ours = matched_tensors(tensors, TABLE, _CONFIG, str(path))
     color, origin = (mean, "--mean") if mean is not None else _mean_beside(path)
     return Imported(OTENIM, config, ours, color, notes=(f"the mean pixel is that of {origin}",))
 

@@ -36,7 +36,9 @@ def read_pickled_tensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(
             f"{path} was not read, and nothing of it was run: {_why(error)}"
         ) from error
-    return {name: _checked(path, name, value) for name, value in _state_dict(path, content).items()}
+    return {
+        name: _check_tensor(path, name, value) for name, value in _state_dict(path, content).items()
+    }
 
 
 def _state_dict(path: Path, content: Any) -> dict[str, Any]:
@@ -50,7 +52,7 @@ def _state_dict(path: Path, content: Any) -> dict[str, Any]:
     return {str(name).removeprefix("module."): value for name, value in content.items()}
 
 
-def _checked(path: Path, name: str, value: Any) -> Tensor:
+def _check_tensor(path: Path, name: str, value: Any) -> Tensor:
     if not isinstance(value, Tensor):
         raise ValueError(f"{path}: {name} is a {type(value).__name__} instead of a tensor")
     tensor = value.detach()

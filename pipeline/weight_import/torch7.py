@@ -1,7 +1,7 @@
 """Reads Torch7's binary serialisation (`.t7`), from files that nobody vouches for.
 
 A file is read as data: no Lua function in it is run, no class of it is looked up. Every count that
-it states is held against the bytes that are left, every tensor against its storage, and nested
+it states is compared with the bytes that are left, every tensor with its storage, and nested
 objects are followed by a list instead of by recursion, so that a cut, wrong or hostile file ends in
 a ValueError with the place. Facts of the format: torch7's File.lua, Tensor.c and Storage.c.
 """

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from shards.cache.locks import FileLock, is_file_at, locked, try_lock
 
-LARGEST_DEFAULT_BYTES = 200 * 10**9
+MAX_DEFAULT_BYTES = 200 * 10**9
 DEFAULT_SHARE = 0.9  # of what the cache holds and what is free beside it
 _FOLDER_LOCK = ".glcic-shards.lock"
 _WHOLE = re.compile(r"[0-9a-f]{16}-[^/]+\.(tar|idx)")
@@ -85,7 +85,7 @@ class CacheFolder:
         self.path = path
         self._limit_bytes = limit_bytes
         self.path.mkdir(parents=True, exist_ok=True)
-        with self._locked():
+        with self._hold_lock():
             self._contents()
 
     def file(self, sha256: str, name: str) -> Path:
@@ -104,7 +104,7 @@ class CacheFolder:
 
     def reserve(self, lock: FileLock, size_bytes: int) -> Room:
         """Evicts until `size_bytes` more are within the limit, and announces them to others."""
-        with self._locked():
+        with self._hold_lock():
             contents = self._contents()
             limit = self._limit(contents)
             excess = contents.total_bytes + size_bytes - limit
@@ -114,22 +114,22 @@ class CacheFolder:
         return Room(len(evicted), limit, contents.total_bytes + size_bytes - freed)
 
     def publish(self, path: Path, lock: FileLock) -> None:
-        """The fetched part gets its name, and its space is no longer announced."""
-        with self._locked():
+        """The fetched part gets its name, and its space is no longer reserved."""
+        with self._hold_lock():
             os.replace(self.part(path), path)
             lock.state_size(0)
 
     def evict_all(self) -> int:
         """Number of files removed: all that nobody holds."""
-        with self._locked():
+        with self._hold_lock():
             contents = self._contents()
             return len(self._evict(contents, contents.total_bytes))
 
     def contents(self) -> Contents:
-        with self._locked():
+        with self._hold_lock():
             return self._contents()
 
-    def _locked(self) -> contextlib.AbstractContextManager[None]:
+    def _hold_lock(self) -> contextlib.AbstractContextManager[None]:
         return locked(self.path / _FOLDER_LOCK)
 
     def _contents(self) -> Contents:
@@ -168,7 +168,7 @@ class CacheFolder:
             return self._limit_bytes
         held = sum(entry.size_bytes for entry in contents.whole)
         space = held + shutil.disk_usage(self.path).free
-        return min(int(DEFAULT_SHARE * space), LARGEST_DEFAULT_BYTES)
+        return min(int(DEFAULT_SHARE * space), MAX_DEFAULT_BYTES)
 
     def _evict(self, contents: Contents, excess_bytes: int) -> list[CachedEntry]:
         """Removes the least recently used, down by `excess_bytes` if enough are not held."""

@@ -20,7 +20,7 @@ from shards.format.manifest import ShardEntry
 from shards.storage.counters import Counters
 from shards.storage.files import download_file, join_url
 
-POLL_S = 0.05  # between looks at whether another process has finished its download
+POLL_S = 0.05  # between checks whether another process has finished its download
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _REMEDY = "copy it again from its source or run `glcic pack` again"
 

@@ -27,7 +27,7 @@ from shards.images.encodings import decode_image
 from shards.storage.files import exists, join_url, list_tree, read_bytes
 
 LIST_NAME = "images.csv"
-_TOLD = 10  # files that are named one by one
+_MAX_LISTED = 10  # files that are named one by one
 _MASK_SUFFIX = re.compile(r"_mask\d*$")
 
 
@@ -46,7 +46,7 @@ class _ListedImage(NamedTuple):
 
 
 @dataclass(frozen=True)
-class FixedPairs:
+class ImageMaskPairs:
     pairs: list[FixedPair]  # set by set, in the order of the list
     side: int  # of every mask, pixels; an image of another size is cropped to its centre, scaled
     inverted: bool = False  # masks are black in the hole
@@ -57,14 +57,14 @@ class FixedPairs:
         Raises ValueError for a file that is damaged or not the one that was listed.
         """
         pair = self.pairs[number]
-        image = _checked(pair.image, pair.image_sha256)
-        mask = _read_mask(_checked(pair.mask, pair.mask_sha256), pair.mask) ^ self.inverted
+        image = _read_checked(pair.image, pair.image_sha256)
+        mask = _read_mask(_read_checked(pair.mask, pair.mask_sha256), pair.mask) ^ self.inverted
         if not mask.any():
             raise ValueError(f"{pair.mask} has no hole: {_polarity_advice(self.inverted)}")
         return _read_image(image, pair.image, self.side), mask
 
     def description(self) -> dict[str, Any]:
-        """What tells evaluations on other files apart."""
+        """Return what distinguishes evaluations on other files."""
         names = sorted({pair.set_name for pair in self.pairs})
         listed = "\n".join("\t".join(pair[2:]) for pair in self.pairs)
         is_hashed = all(pair.image_sha256 and pair.mask_sha256 for pair in self.pairs)
@@ -78,7 +78,7 @@ class FixedPairs:
 
 def find_pairs(
     images: str, mask_folders: list[str], *, inverted: bool = False, by_order: bool = False
-) -> FixedPairs:
+) -> ImageMaskPairs:
     """Every image with its mask of every folder; a folder's set is named as the folder is, or as
     NAME in NAME=FOLDER. `by_order` matches sorted masks with the list in its order.
 
@@ -86,12 +86,12 @@ def find_pairs(
     """
     listed = _listed_images(images)
     pairs: list[FixedPair] = []
-    errors = _missing("images", [one.url for one in listed if not exists(one.url)])
+    errors = _missing_errors("images", [one.url for one in listed if not exists(one.url)])
     for folder in mask_folders:
         name, separator, url = folder.partition("=")
         if not separator or "/" in name:
             name, url = PurePosixPath(folder.rstrip("/")).name, folder
-        found, its_errors = _matched(listed, name, url, by_order)
+        found, its_errors = _match_masks(listed, name, url, by_order)
         pairs += found
         errors += its_errors
     names = [pair.set_name for pair in pairs[:: max(len(listed), 1)]]
@@ -102,7 +102,7 @@ def find_pairs(
     errors += size_errors
     if errors:
         raise ValueError("the files cannot be evaluated on:\n  " + "\n  ".join(errors))
-    return FixedPairs(pairs, side, inverted)
+    return ImageMaskPairs(pairs, side, inverted)
 
 
 def _listed_images(location: str) -> list[_ListedImage]:
@@ -118,7 +118,9 @@ def _listed_images(location: str) -> list[_ListedImage]:
         rows = list(_rows(read_bytes(location).decode(errors="surrogateescape"), location, suffix))
     if not rows or not all(row["image"] for row in rows):
         raise ValueError(f"--images {location} names no image" + " in some rows" * bool(rows))
-    return [_ListedImage(_stem(row["image"]), _below(folder, row["image"]), row) for row in rows]
+    return [
+        _ListedImage(_stem(row["image"]), _join_below(folder, row["image"]), row) for row in rows
+    ]
 
 
 def _rows(text: str, location: str, suffix: str) -> Iterator[dict[str, str]]:
@@ -131,7 +133,7 @@ def _rows(text: str, location: str, suffix: str) -> Iterator[dict[str, str]]:
     yield from reader
 
 
-def _below(folder: str, name: str) -> str:
+def _join_below(folder: str, name: str) -> str:
     return name if name.startswith("/") or "://" in name else join_url(folder, name)
 
 
@@ -139,7 +141,7 @@ def _stem(name: str) -> str:
     return PurePosixPath(name).stem
 
 
-def _matched(
+def _match_masks(
     listed: list[_ListedImage], set_name: str, folder: str, by_order: bool
 ) -> tuple[list[FixedPair], list[str]]:
     names = [name for name, _ in list_tree(folder) if has_image_extension(name)]
@@ -165,9 +167,11 @@ def _matched(
     for stem in wanted & masks.keys():
         masks[stem] = [name for name in masks[stem] if join_url(folder, name) not in urls]
         several += masks[stem][1:]
-    errors = _missing(f"masks of {folder}", [one.name for one in listed if not masks.get(one.name)])
-    errors += _told(f"masks of {folder} belong to no listed image", extra)
-    errors += _told(f"masks of {folder} are second masks of an image", several)
+    errors = _missing_errors(
+        f"masks of {folder}", [one.name for one in listed if not masks.get(one.name)]
+    )
+    errors += _format_names(f"masks of {folder} belong to no listed image", extra)
+    errors += _format_names(f"masks of {folder} are second masks of an image", several)
     if errors:
         return [], errors
     return [_pair(one, set_name, folder, masks[one.name][0]) for one in listed], []
@@ -184,15 +188,15 @@ def _pair(image: _ListedImage, set_name: str, folder: str, mask: str) -> FixedPa
     )
 
 
-def _missing(what: str, names: list[str]) -> list[str]:
-    return _told(f"{what} are missing", names)
+def _missing_errors(what: str, names: list[str]) -> list[str]:
+    return _format_names(f"{what} are missing", names)
 
 
-def _told(what: str, names: list[str]) -> list[str]:
+def _format_names(what: str, names: list[str]) -> list[str]:
     if not names:
         return []
-    more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
-    return [f"{len(names)} {what}: {', '.join(names[:_TOLD])}{more}"]
+    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return [f"{len(names)} {what}: {', '.join(names[:_MAX_LISTED])}{more}"]
 
 
 def _mask_size(url: str) -> tuple[int, int]:
@@ -216,10 +220,12 @@ def _common_side(sizes: dict[str, tuple[int, int]]) -> tuple[int, list[str]]:
         return 0, [f"the masks have {width} x {height} pixels: must be a square whose side is a "
                    "multiple of 4, at least 16"]  # fmt: skip
     others = [f"{url} ({w} x {h})" for url, (w, h) in sizes.items() if (w, h) != (width, height)]
-    return width, _told(f"masks are not of {width} x {height} pixels as the others are", others)
+    return width, _format_names(
+        f"masks are not of {width} x {height} pixels as the others are", others
+    )
 
 
-def _checked(url: str, sha256: str) -> bytes:
+def _read_checked(url: str, sha256: str) -> bytes:
     data = read_bytes(url)
     if sha256 and hashlib.sha256(data).hexdigest() != sha256:
         raise ValueError(f"{url} is not the file that was listed: its SHA-256 differs")

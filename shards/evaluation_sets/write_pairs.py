@@ -17,7 +17,7 @@ from shards.format.recipe import PackRecipe
 from shards.images.conversion import UnusableImage, convert_image
 from shards.images.encodings import encode_image
 from shards.masks.drawing import mask_of_rectangles
-from shards.masks.presets import NAMED_MASKS, NAMED_SIZE, MaskMixture, draw_mask
+from shards.masks.presets import MASK_PRESETS, NAMED_SIZE, MaskMixture, draw_mask
 from shards.reading.in_order import read_in_order
 from shards.sources.plan import plan_packing, read_source_image
 from shards.storage.files import exists, join_url, list_names, write_bytes
@@ -92,15 +92,15 @@ def write_fixed_files(
 def _mixture(name: str, recipe: PackRecipe, size: int) -> MaskMixture:
     if name == PACKED:
         return MaskMixture(((1.0, recipe.masks),))
-    if name not in NAMED_MASKS:
-        known = ", ".join([PACKED, *NAMED_MASKS])
+    if name not in MASK_PRESETS:
+        known = ", ".join([PACKED, *MASK_PRESETS])
         raise ValueError(f"there is no recipe of masks named {name!r}; there are {known}")
     if size != NAMED_SIZE:
         raise ValueError(
             f"the masks named {name} are made for {NAMED_SIZE} pixels, but the images have {size}; "
             f"set --pack.crop_size {NAMED_SIZE}, or take {PACKED} with a recipe of your own"
         )
-    return NAMED_MASKS[name]
+    return MASK_PRESETS[name]
 
 
 _Images = Iterator[tuple[str, bytes, np.ndarray | None]]  # name, PNG, own mask

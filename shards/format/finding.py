@@ -1,4 +1,4 @@
-"""One finding of a packed set, as verifying tells it."""
+"""One finding of a packed set."""
 
 from __future__ import annotations
 

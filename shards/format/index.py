@@ -53,12 +53,12 @@ def encode_index(records: np.ndarray) -> bytes:
 def decode_index(data: bytes, name: str) -> np.ndarray:
     """The records of an index file. Raises ValueError, naming the file, if it is not one."""
     try:
-        return _decoded(data)
+        return _decode_records(data)
     except ValueError as error:
         raise ValueError(f"{name} is not a shard index ({error}); pack the set again") from error
 
 
-def _decoded(data: bytes) -> np.ndarray:
+def _decode_records(data: bytes) -> np.ndarray:
     # Not by numpy.load: it evaluates headers, unpacks archives, and allocates what they ask for.
     if data[: len(_MAGIC)] != _MAGIC:
         raise ValueError("it does not begin like one")

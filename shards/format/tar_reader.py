@@ -1,6 +1,6 @@
 """Walks the headers of a shard without trusting any of them, and finds the next one after damage.
 
-Every byte of the archive outside the members is looked at: headers carry a checksum, everything
+Every byte of the archive outside the members is checked: headers carry a checksum, everything
 else must be zero. A reader of tars stops at the first bad header, and would lose all that follows.
 """
 
@@ -117,7 +117,7 @@ def _name(header: bytes) -> str:
 
 
 def _is_sound(file: ShardFile, shard: str, member: Member, kind: bytes, report: Report) -> bool:
-    """Whether the member may be looked at further."""
+    """Whether the member may be checked further."""
     place = f"{shard} {shown(member.name)}"
     if _leads_out(member.name):
         report(Finding(place, "the name leads out of the folder"))

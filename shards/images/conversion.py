@@ -23,13 +23,13 @@ import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from shards.format.recipe import PackRecipe
-from shards.images.encodings import LONGEST_SIDE, encode_image
+from shards.images.encodings import MAX_SIDE, encode_image
 from shards.images.resizing import shrink, whole_reduction
 
 # Formats with a signature that can be trusted; others would run interpreters (EPS) or guess (TGA).
 _FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
-MOST_PIXELS = 178_956_970  # of a source image: half a gigabyte of RGB, as Pillow refuses it too
-_LARGEST_JPEG_REDUCTION = 8  # of libjpeg
+MAX_PIXELS = 178_956_970  # of a source image: half a gigabyte of RGB, as Pillow refuses it too
+_MAX_JPEG_REDUCTION = 8  # of libjpeg
 _ORIENTATION_TAG = 0x0112
 _BITS_PER_SAMPLE_TAG, _PLANES_TAG = 258, 284  # of TIFF; the planes are apart if the latter is 2
 _ZERO_TAG = 262  # of TIFF: what 0 stands for; white if it is 0
@@ -97,7 +97,7 @@ def convert_image(data: bytes, name: str, split: str, recipe: PackRecipe) -> Sto
 
     "train": the short side becomes min(original, recipe.short_side), the aspect stays. "val": the
     centre square is scaled to recipe.crop_size. Raises UnusableImage with the reason; images of
-    more than MOST_PIXELS are refused before they are decoded.
+    more than MAX_PIXELS are refused before they are decoded.
     """
     if not data:
         raise UnusableImage("the file is empty")
@@ -108,7 +108,7 @@ def convert_image(data: bytes, name: str, split: str, recipe: PackRecipe) -> Sto
     except UnidentifiedImageError as error:
         raise UnusableImage("not an image, or damaged at its beginning") from error
     except Image.DecompressionBombError as error:
-        raise UnusableImage(f"too many pixels: more than {MOST_PIXELS}") from error
+        raise UnusableImage(f"too many pixels: more than {MAX_PIXELS}") from error
     except Exception as error:  # decoders meet damage with every kind of exception
         raise UnusableImage(f"damaged: {str(error) or type(error).__name__}") from error
 
@@ -122,7 +122,7 @@ def _convert(data: bytes, name: str, split: str, recipe: PackRecipe) -> StoredIm
     size = image.size
     target = _short_side(size, split, recipe)
     pixels, conversions_of_pixels = _decode(data, image, target, is_deep)
-    pixels = _square(pixels, size, target) if split == "val" else _scaled(pixels, size, target)
+    pixels = _square(pixels, size, target) if split == "val" else _scale(pixels, size, target)
     conversions += conversions_of_pixels
     if orientation in _TURNS:
         if image.format != "TIFF":  # which Pillow and OpenCV have turned, and its size with it
@@ -141,14 +141,14 @@ def _convert(data: bytes, name: str, split: str, recipe: PackRecipe) -> StoredIm
 
 def _require_size(size: tuple[int, int], split: str, recipe: PackRecipe) -> None:
     width, height = size
-    if width * height > MOST_PIXELS:
-        raise UnusableImage(f"too many pixels: {width}x{height}, more than {MOST_PIXELS}")
+    if width * height > MAX_PIXELS:
+        raise UnusableImage(f"too many pixels: {width}x{height}, more than {MAX_PIXELS}")
     if min(size) < recipe.crop_size:
         raise UnusableImage(
             f"too small: {width}x{height}, the short side must be at least {recipe.crop_size}"
         )
     longest = max(size) * _short_side(size, split, recipe) / min(size)
-    if longest > LONGEST_SIDE[recipe.encoding]:
+    if longest > MAX_SIDE[recipe.encoding]:
         raise UnusableImage(f"too elongated: {width}x{height}")
 
 
@@ -203,7 +203,7 @@ def _decode_jpeg(data: bytes, size: tuple[int, int], target: int) -> np.ndarray:
 
     Only powers of two: the other scales of libjpeg are no faster and cost 13 dB.
     """
-    factor = min(whole_reduction(min(size) / target), _LARGEST_JPEG_REDUCTION)
+    factor = min(whole_reduction(min(size) / target), _MAX_JPEG_REDUCTION)
     width, height = (-(-side // factor) for side in size)
     pixels: np.ndarray = simplejpeg.decode_jpeg(
         data, "RGB", min_factor=factor, min_width=width, min_height=height
@@ -277,7 +277,7 @@ def _over_white(pixels: np.ndarray) -> tuple[np.ndarray, str]:
     return blended.astype(np.uint8), "transparency laid over white"
 
 
-def _scaled(pixels: np.ndarray, original_size: tuple[int, int], target: int) -> np.ndarray:
+def _scale(pixels: np.ndarray, original_size: tuple[int, int], target: int) -> np.ndarray:
     """`target` is the new short side; the aspect is the original's, not the scaled decoding's."""
     short_side = min(original_size)
     width, height = (round(side * target / short_side) for side in original_size)

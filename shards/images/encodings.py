@@ -1,6 +1,6 @@
 """The encodings of stored images: JPEG, PNG, lossless WebP and raw pixels (.npy).
 
-Reading believes no file: its size is held against the expected one before anything is decoded, so
+Reading believes no file: its size is compared with the expected one before anything is decoded, so
 that no data, however hostile, takes more memory than the image it stands for.
 """
 
@@ -17,7 +17,7 @@ from PIL import Image
 from shards.format.recipe import PackRecipe
 
 # The longest side that each can hold; beyond the widest, the index could not say it either.
-LONGEST_SIDE = {"jpeg": 65_500, "png": 65_500, "webp": 16_383, "raw": 65_500}
+MAX_SIDE = {"jpeg": 65_500, "png": 65_500, "webp": 16_383, "raw": 65_500}
 
 _JPEG, _PNG, _NPY = b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"\x93NUMPY"
 _NPY_HEADER_SIZE = 128

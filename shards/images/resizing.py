@@ -43,7 +43,7 @@ def shrink(
     assert rows - 1 < down <= rows, (extent, pixels.shape)
     factor = whole_reduction(min(across / width, down / height))
     if factor > 1:
-        pixels, across, down = _averaged(pixels, factor), across / factor, down / factor
+        pixels, across, down = _average_blocks(pixels, factor), across / factor, down / factor
     weights = _weights(min(across / width, down / height))
     smooth = cv2.sepFilter2D(pixels, -1, weights, weights, borderType=cv2.BORDER_REPLICATE)
     # Asked for scales instead of a size, OpenCV places the pixels by the extent; the result then
@@ -54,7 +54,7 @@ def shrink(
     return np.ascontiguousarray(result[:height, :width])
 
 
-def _averaged(pixels: np.ndarray, factor: int) -> np.ndarray:
+def _average_blocks(pixels: np.ndarray, factor: int) -> np.ndarray:
     rows, columns = pixels.shape[:2]
     below, right = -rows % factor, -columns % factor
     if below or right:

@@ -21,7 +21,7 @@ import numpy as np
 from shards.format.index import encode_index, index_dtype, index_name
 from shards.format.manifest import MANIFEST_NAME, RECORDS, Manifest, ShardEntry, load_manifest
 from shards.format.recipe import PackRecipe, recipe_errors
-from shards.indexing.external_shard import ForeignShard, read_foreign_shard
+from shards.indexing.external_shard import ExternalShard, read_external_shard
 from shards.masks.drawing import draw_masks
 from shards.storage.files import (
     download_file,
@@ -41,7 +41,7 @@ Progress = Callable[[int, int], None]  # shards done, shards in all
 _VALIDATION = re.compile(r"(?<![a-z])(val|valid|validation|test)(?![a-z])", re.IGNORECASE)
 
 
-def index_foreign_shards(
+def index_external_shards(
     url: str, recipe: PackRecipe, progress: Progress = lambda done, total: None
 ) -> Manifest:
     """Writes indexes and a manifest beside the `*.tar` of `url`, and returns the manifest.
@@ -55,10 +55,10 @@ def index_foreign_shards(
     """
     _check(recipe)
     names = _shard_names(url)
-    found: list[ForeignShard] = []
+    found: list[ExternalShard] = []
     for name in names:
         with _local(join_url(url, name)) as path:
-            found.append(read_foreign_shard(path, name, recipe.crop_size))
+            found.append(read_external_shard(path, name, recipe.crop_size))
         progress(len(found), len(names))
     classes = _classes(found)
     splits: dict[str, list[ShardEntry]] = {"train": [], "val": []}
@@ -78,7 +78,7 @@ def index_foreign_shards(
         purpose = "validation" if is_for_judging else "training"
         raise ValueError(f"{url}: no image of {len(names)} shards can be used for {purpose}")
     manifest = Manifest(
-        recipe=replace(recipe, short_side=_largest_short_side(found, recipe)),
+        recipe=replace(recipe, short_side=_max_short_side(found, recipe)),
         classes=list(classes),
         mean_color=_mean_color(found),
         splits=splits,
@@ -93,7 +93,7 @@ def _check(recipe: PackRecipe) -> None:
     if recipe.masks.kind == "strokes":
         errors.append(
             "pack.masks.kind is strokes: free-form masks lie in the shards, which are not changed; "
-            "pack the images anew"
+            "pack the images again"
         )
     if errors:
         raise ValueError("the shards cannot be indexed so:\n  " + "\n  ".join(errors))
@@ -107,7 +107,7 @@ def _shard_names(url: str) -> list[str]:
     if RECORDS in there:
         raise ValueError(f"{url} holds a pack that was not finished; run its `glcic pack` again")
     if MANIFEST_NAME in there:
-        _require_foreign(url)
+        _require_external(url)
     else:
         _require_no_other_indexes(url, {index_name(name) for name in names} & set(there))
     if is_local(url) and not os.access(local_path(url), os.W_OK):
@@ -115,7 +115,7 @@ def _shard_names(url: str) -> list[str]:
     return names
 
 
-def _require_foreign(url: str) -> None:
+def _require_external(url: str) -> None:
     try:
         is_ours = bool(load_manifest(url).plan_sha256)
     except ValueError as error:
@@ -160,7 +160,7 @@ def _local(url: str) -> Iterator[Path]:
         yield path
 
 
-def _classes(found: list[ForeignShard]) -> dict[str, int]:
+def _classes(found: list[ExternalShard]) -> dict[str, int]:
     """Labels of all shards: numbers in the order of their values, then words by the alphabet."""
     names = {image.label for shard in found for image in shard.images}
     return {name: number for number, name in enumerate(sorted(names, key=_place_of_class))}
@@ -184,7 +184,7 @@ def _split(names: list[str], recipe: PackRecipe) -> list[str]:
 
 
 def _records(
-    shard: ForeignShard, recipe: PackRecipe, classes: dict[str, int], first_image: int
+    shard: ExternalShard, recipe: PackRecipe, classes: dict[str, int], first_image: int
 ) -> np.ndarray:
     rows = []
     for number, image in enumerate(shard.images, start=first_image):
@@ -206,12 +206,12 @@ def _records(
     return np.array(rows, dtype=dtype)
 
 
-def _largest_short_side(found: list[ForeignShard], recipe: PackRecipe) -> int:
+def _max_short_side(found: list[ExternalShard], recipe: PackRecipe) -> int:
     sides = [min(image.width, image.height) for shard in found for image in shard.images]
     return max([recipe.crop_size, *sides])
 
 
-def _mean_color(found: list[ForeignShard]) -> tuple[float, float, float]:
+def _mean_color(found: list[ExternalShard]) -> tuple[float, float, float]:
     """Over some images of every shard: decoding all of them would take as long as an epoch."""
     means = [mean for shard in found for mean in shard.sampled_colors]
     red, green, blue = (np.mean(means, axis=0) if means else np.full(3, 0.5)).tolist()

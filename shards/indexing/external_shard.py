@@ -18,14 +18,14 @@ from shards.storage.files import map_file
 
 _IMAGES = ("jpg", "jpeg", "png", "webp")
 _LABEL_BYTES = 1 << 20  # of a label or a description; what is larger is not looked into
-_LONGEST_SIDE = 65_500  # of what packing stores, which the index can say
+_MAX_SIDE = 65_500  # of what packing stores, which the index can say
 _MAX_PIXELS = 1 << 28  # of one image: its pixels would take 800 MB
 _COLORS_EVERY = 50  # images of which one is decoded for the mean colour
 _NO_LABEL = "0"
 
 
 @dataclass(frozen=True)
-class ForeignImage:
+class ExternalImage:
     offset: int
     num_bytes: int
     crc32: int
@@ -35,16 +35,16 @@ class ForeignImage:
 
 
 @dataclass
-class ForeignShard:
+class ExternalShard:
     name: str
     size_bytes: int
     sha256: str
-    images: list[ForeignImage] = field(default_factory=list)
+    images: list[ExternalImage] = field(default_factory=list)
     refused: list[RefusedImage] = field(default_factory=list)
     sampled_colors: list[np.ndarray] = field(default_factory=list)  # mean RGB in [0, 1]
 
 
-def read_foreign_shard(path: Path, name: str, side_min: int = 1) -> ForeignShard:
+def read_external_shard(path: Path, name: str, side_min: int = 1) -> ExternalShard:
     """What can be used of a shard: images whose short side has at least `side_min` pixels.
 
     ValueError, naming the shard, where the archive itself is broken.
@@ -52,7 +52,7 @@ def read_foreign_shard(path: Path, name: str, side_min: int = 1) -> ForeignShard
     if path.stat().st_size == 0:
         raise ValueError(f"{name} is empty; copy it again from its source")
     data = map_file(path)
-    shard = ForeignShard(name, data.nbytes, hashlib.sha256(data).hexdigest())
+    shard = ExternalShard(name, data.nbytes, hashlib.sha256(data).hexdigest())
     for key, members in _samples(data, name, shard).items():
         images = [extension for extension in members if extension in _IMAGES]
         if len(images) != 1:
@@ -66,7 +66,7 @@ def read_foreign_shard(path: Path, name: str, side_min: int = 1) -> ForeignShard
 
 
 def _samples(
-    data: memoryview, name: str, shard: ForeignShard
+    data: memoryview, name: str, shard: ExternalShard
 ) -> dict[str, dict[str, tuple[int, int]]]:
     """Offset and size of each member by key and extension, in the order of the archive."""
     samples: dict[str, dict[str, tuple[int, int]]] = {}
@@ -108,14 +108,14 @@ def _take_image(
     key: str,
     members: dict[str, tuple[int, int]],
     extension: str,
-    shard: ForeignShard,
+    shard: ExternalShard,
     side_min: int,
 ) -> None:
     offset, num_bytes = members[extension]
     content = data[offset : offset + num_bytes]
     try:
         width, height = image_size(content)
-        if max(width, height) > _LONGEST_SIDE or width * height > _MAX_PIXELS:
+        if max(width, height) > _MAX_SIDE or width * height > _MAX_PIXELS:
             raise ValueError(f"too many pixels: {width}x{height}")
         if min(width, height) < side_min:
             raise ValueError(
@@ -130,7 +130,7 @@ def _take_image(
         return
     label = _label(data, members)
     crc32 = zlib.crc32(content)
-    shard.images.append(ForeignImage(offset, num_bytes, crc32, width, height, label))
+    shard.images.append(ExternalImage(offset, num_bytes, crc32, width, height, label))
 
 
 def _label(data: memoryview, members: dict[str, tuple[int, int]]) -> str:

@@ -1,4 +1,4 @@
-"""The index of one of our shards, made anew from nothing but the shard's own bytes."""
+"""Rebuild the index of one of our shards from nothing but the shard's own bytes."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from shards.format.manifest import Manifest
 from shards.images.encodings import decode_image, image_size
 from shards.masks.drawing import decode_masks
 
-_LONGEST_SIDE = 65_500  # pixels: libjpeg's limit
+_MAX_SIDE = 65_500  # pixels: libjpeg's limit
 _JSON_BYTES = 65_536  # of a description without its masks: names may be long
 _HOLE_BYTES = 64  # of one rectangle in a description, more than it can need
 _PURPOSES = ("completion", "discriminator")
@@ -49,7 +49,7 @@ class SampleCheck:
             expected = f"at least {size} x {size}"
             yield Finding(place, "the image is smaller than the crop", expected, found)
         # Nothing that was packed is larger, and a few bytes can claim any size.
-        if min(width, height) > self._recipe.short_side or max(width, height) > _LONGEST_SIDE:
+        if min(width, height) > self._recipe.short_side or max(width, height) > _MAX_SIDE:
             expected = f"a short side of at most {self._recipe.short_side}"
             yield Finding(place, "the image is larger than what is packed", expected, found)
             return

@@ -1,4 +1,4 @@
-"""One shard and its index, held against each other and against the manifest."""
+"""One shard and its index, compared with each other and with the manifest."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ShardResult:
     entry: ShardEntry
     findings: list[Finding] = field(default_factory=list)
     keys: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
-    num_images: int = 0  # whose pixels and description were looked at
+    num_images: int = 0  # whose pixels and description were checked
     num_bytes: int = 0
 
 
@@ -106,7 +106,7 @@ def _check_content(
     if sha256 != entry.sha256:
         report(Finding(entry.name, "SHA-256 is not the manifest's", entry.sha256, sha256))
     if not manifest.plan_sha256:
-        _check_foreign_images(manifest, file, records, result)
+        _check_external_images(manifest, file, records, result)
         return
     members = walk_tar(file, entry.name, report)
     layout = MemberLayout(manifest.recipe)
@@ -128,7 +128,7 @@ def _check_content(
         result.num_images += layout.part(member)[1] == "image"
 
 
-def _check_foreign_images(
+def _check_external_images(
     manifest: Manifest, file: ShardFile, records: np.ndarray | None, result: ShardResult
 ) -> None:
     """Of a shard that others packed, what is read of it: the images where the index says."""
@@ -199,7 +199,7 @@ def _order_findings(shard: str, members: list[Member], layout: MemberLayout) -> 
             awaited = layout.after(member)
         elif awaited and is_next:
             awaited = awaited[1:]
-        else:  # lost: the next image begins anew
+        else:  # lost: the next image begins again
             awaited = []
     for name in awaited:
         yield Finding(f"{shard} {name}", "the last sample lacks a member")

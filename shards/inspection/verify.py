@@ -1,7 +1,7 @@
 """Verifies a packed set to the last byte: every file, archive, image, description and mask.
 
-Nothing that is found stops the search: each finding is told with its place, and what follows it is
-still looked at.
+Nothing that is found stops the search: each finding is reported with its place, and what follows it
+is still checked.
 """
 
 from __future__ import annotations
@@ -206,7 +206,9 @@ def _results(
         def check(position: int) -> ShardResult:
             split, entry = chosen[position]
             index = join_url(url, index_name(entry.name))
-            with _fetched(join_url(url, entry.name), Path(folder) / str(position)) as fetch:
+            with _download_on_demand(
+                join_url(url, entry.name), Path(folder) / str(position)
+            ) as fetch:
                 return check_shard(
                     manifest,
                     split,
@@ -228,7 +230,7 @@ def _results(
 
 
 @contextmanager
-def _fetched(url: str, copy: Path) -> Iterator[Callable[[], Path]]:
+def _download_on_demand(url: str, copy: Path) -> Iterator[Callable[[], Path]]:
     """Gives the local path of a shard; a copy that had to be fetched is removed afterwards."""
 
     def fetch() -> Path:

@@ -56,7 +56,7 @@ def _boxes(
     )
 
 
-NAMED_MASKS = {
+MASK_PRESETS = {
     "thin": MaskMixture(((1.0, _strokes(4, 50, 40, 10)),), area_max=0.5),
     "medium": MaskMixture(
         ((1.0, _strokes(4, 5, 100, 50)), *_boxes(5, 10, 50, margin=0)), area_max=0.5

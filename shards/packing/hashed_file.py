@@ -12,7 +12,7 @@ _PIECE_BYTES = 1 << 20  # of whole pages: none is changed again while it is on i
 _START_WRITING = 2  # SYNC_FILE_RANGE_WRITE, of linux/fs.h
 
 
-class GrowingFile:
+class HashedFileWriter:
     """Locked as long as it is open: whoever finds it unlocked knows its writer dead.
 
     Each piece goes on to the disk as soon as it is full, so that little is left for the flush at

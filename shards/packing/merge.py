@@ -94,14 +94,14 @@ def _require_one_plan(destination: str, slices: list[SliceRecord]) -> None:
         )
     missing = sorted(set(range(first.of)) - {record.number for record in slices})
     if missing:
-        names = _listed([f"{number}/{first.of}" for number in missing])
+        names = _format_names([f"{number}/{first.of}" for number in missing])
         raise ValueError(
             f"{destination}: {len(missing)} of {first.of} slices are not packed: {names}; "
             "pack them, then merge again"
         )
 
 
-def _listed(names: list[str]) -> str:
+def _format_names(names: list[str]) -> str:
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return ", ".join(names[:_LISTED]) + more
 
@@ -109,19 +109,19 @@ def _listed(names: list[str]) -> str:
 def _require_all(destination: str, missing: list[str], what: str) -> None:
     if missing:
         raise ValueError(
-            f"{destination}: {what} of {_listed(missing)}, although all slices are packed; run the "
-            "slices again: only what is missing is packed"
+            f"{destination}: {what} of {_format_names(missing)}, although all slices are packed; "
+            "run the slices again: only what is missing is packed"
         )
 
 
 def _require_plan_of_records(
     destination: str, whole: SliceRecord, records: list[ShardRecord]
 ) -> None:
-    foreign = [record.name for record in records if record.plan_sha256 != whole.plan_sha256]
-    if foreign:
+    external = [record.name for record in records if record.plan_sha256 != whole.plan_sha256]
+    if external:
         raise ValueError(
-            f"{destination}: {foreign[0]} was packed from another source or by another recipe than "
-            "the rest; remove its record and pack its slice again"
+            f"{destination}: {external[0]} was packed from another source or by another recipe "
+            "than the rest; remove its record and pack its slice again"
         )
 
 

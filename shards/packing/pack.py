@@ -47,7 +47,7 @@ _OURS = re.compile(r"(train|val)-\d{6}\.(tar|idx)")
 
 
 class PackWatch(Protocol):
-    """What else is told of a pack as it goes on."""
+    """Metrics of a pack as it goes on."""
 
     def planned(self, shards: int, images: int) -> None: ...
 

@@ -19,7 +19,7 @@ from shards.sources.plan import SourceImage, read_source_image
 from shards.storage.files import is_local
 
 READ_AHEAD = 16  # images asked for at once of a remote source: its latency is what costs
-_TOLD_EVERY = 16  # images
+_LOG_EVERY = 16  # images
 
 Advance = Callable[[int], None]  # images done since the last call
 
@@ -48,9 +48,9 @@ def pack_shard(task: ShardTask, advance: Advance) -> ShardRecord:
     converted: Counter[str] = Counter()
     color_sum, num_pixels = np.zeros(3), 0
     try:
-        for position, result in enumerate(_converted(task)):
-            if position % _TOLD_EVERY == _TOLD_EVERY - 1:
-                advance(_TOLD_EVERY)
+        for position, result in enumerate(_convert_images(task)):
+            if position % _LOG_EVERY == _LOG_EVERY - 1:
+                advance(_LOG_EVERY)
             image = task.images[position]
             if isinstance(result, UnusableImage):
                 refused.append(RefusedImage(image.name, str(result)))
@@ -72,7 +72,7 @@ def pack_shard(task: ShardTask, advance: Advance) -> ShardRecord:
         if writer is not None:
             writer.abandon()
         raise
-    advance(len(task.images) % _TOLD_EVERY)
+    advance(len(task.images) % _LOG_EVERY)
     red, green, blue = (int(channel) for channel in color_sum)
     record = ShardRecord(
         plan_sha256=task.plan_sha256,
@@ -88,7 +88,7 @@ def pack_shard(task: ShardTask, advance: Advance) -> ShardRecord:
     return record
 
 
-def _converted(task: ShardTask) -> Iterator[StoredImage | UnusableImage]:
+def _convert_images(task: ShardTask) -> Iterator[StoredImage | UnusableImage]:
     """In the order of the task, whichever thread is first."""
     reading = zip(task.images, _contents(task), strict=True)
     if task.threads == 1:
@@ -141,4 +141,4 @@ def _contents(task: ShardTask) -> Iterator[Callable[[], bytes]]:
 
 def usable_image(task: ShardTask) -> bool:
     """Whether any image of the task can be stored. Writes nothing."""
-    return any(isinstance(result, StoredImage) for result in _converted(task))
+    return any(isinstance(result, StoredImage) for result in _convert_images(task))

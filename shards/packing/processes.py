@@ -2,7 +2,7 @@
 
 A pool of the library would hang when a process is killed, leave its processes behind when this one
 is, and run the caller's script once more in each. Here a process that loses its line ends, and one
-that ends too early is told with its cause.
+that ends too early is reported with its cause.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class _Process:
         """Whether there was anything to begin."""
         if task is None:
             return False
-        with suppress(BrokenPipeError):  # the process is dead: receiving tells why
+        with suppress(BrokenPipeError):  # the process is dead: receiving reports why
             self.line.send(task)
         return True
 
@@ -126,19 +126,19 @@ def _serve(line: connection.Connection) -> None:
             except (BrokenPipeError, KeyboardInterrupt):
                 raise
             except Exception as error:
-                line.send(("error", _portable(error)))
+                line.send(("error", _picklable_error(error)))
                 return
             line.send(("record", record))
     except (EOFError, OSError):
         sys.exit(1)
 
 
-def _portable(error: Exception) -> Exception:
-    """One that can cross the line and still says what happened."""
+def _picklable_error(error: Exception) -> Exception:
+    """Return an error that can be pickled, with the same message."""
     if isinstance(error, OSError):
-        told = OSError(str(error))
-        told.errno = error.errno
-        return told
+        portable = OSError(str(error))
+        portable.errno = error.errno
+        return portable
     if isinstance(error, ValueError):
         return ValueError(str(error))
     traceback.print_exception(error)

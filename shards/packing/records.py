@@ -105,7 +105,7 @@ def read_shard_records(destination: str, names: Iterable[str]) -> dict[str, Shar
     with ThreadPoolExecutor(_READERS) as pool:
         contents = pool.map(_read, wanted.values())
         return {
-            name: _parsed(_shard_record, content, url)
+            name: _parse_record(_shard_record, content, url)
             for (name, url), content in zip(wanted.items(), contents, strict=True)
             if content is not None  # removed since it was listed
         }
@@ -118,7 +118,7 @@ def read_slice_records(destination: str) -> list[SliceRecord]:
     for name in list_names(folder):
         content = _read(join_url(folder, name)) if name.startswith("slice-") else None
         if content is not None:
-            records.append(_parsed(_slice_record, content, join_url(folder, name)))
+            records.append(_parse_record(_slice_record, content, join_url(folder, name)))
     return sorted(records, key=lambda record: (record.of, record.number))
 
 
@@ -134,7 +134,7 @@ def read_plan_sha256(destination: str) -> str:
     content = _read(url)
     if content is None:
         return ""
-    return str(_parsed(lambda values: str(values["plan_sha256"]), content, url))
+    return str(_parse_record(lambda values: str(values["plan_sha256"]), content, url))
 
 
 def remove_records(destination: str) -> None:
@@ -152,7 +152,7 @@ def _read(url: str) -> bytes | None:
         return None
 
 
-def _parsed(parse: Any, content: bytes, url: str) -> Any:
+def _parse_record(parse: Any, content: bytes, url: str) -> Any:
     try:
         return parse(json.loads(content))
     except (KeyError, TypeError, ValueError) as error:

@@ -16,7 +16,7 @@ from shards.packing.shard_writer import remove_all_parts
 from shards.sources.plan import PackPlan, plan_packing
 from shards.storage.files import join_url, upload_file, write_bytes
 
-Tell = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Mended:
 
 
 def repack_damaged(
-    source: str, url: str, names: list[str] | None = None, *, log: Tell = print
+    source: str, url: str, names: list[str] | None = None, *, log: Log = print
 ) -> Mended:
     """Pack the damaged shards of `url` again from `source`, bit for bit as the manifest says.
 
@@ -40,7 +40,7 @@ def repack_damaged(
             f"{url} was packed by others and only indexed here: copy its shards again from where "
             "they came from"
         )
-    plan, shards = _planned(source, manifest, url)
+    plan, shards = _plan_again(source, manifest, url)
     planned = {shard.name: shard for shard in shards}
     entries = {entry.name: entry for listed in manifest.splits.values() for entry in listed}
     for name in names or []:
@@ -54,12 +54,12 @@ def repack_damaged(
     return Mended(wanted, len(entries) if names is None else len(wanted))
 
 
-def _planned(source: str, manifest: Manifest, url: str) -> tuple[PackPlan, list[PlannedShard]]:
+def _plan_again(source: str, manifest: Manifest, url: str) -> tuple[PackPlan, list[PlannedShard]]:
     plan = plan_packing(source, manifest.recipe)
     if plan.sha256 != manifest.plan_sha256:
         raise ValueError(
             f"{source} is not what {url} was packed from: its files, classes or sizes differ; name "
-            "the source as it was, or pack the set anew"
+            "the source as it was, or pack the set again"
         )
     counts = {split: len(images) for split, images in plan.splits.items()}
     return plan, planned_shards(counts, manifest.recipe.images_per_shard)
@@ -80,7 +80,7 @@ def _mend(
             raise ValueError(
                 f"{entry.name} comes out otherwise than it was packed (SHA-256 {found}..., the "
                 f"manifest says {entry.sha256[:12]}...): the source's content or the versions of "
-                "the decoders have changed since; it was not replaced, pack the set anew"
+                "the decoders have changed since; it was not replaced, pack the set again"
             )
         _publish(Path(folder), url, entry.name)
 

@@ -24,7 +24,7 @@ from shards.format.manifest import SPLITS, ShardEntry
 from shards.format.recipe import PackRecipe
 from shards.images.conversion import StoredImage
 from shards.masks.drawing import DrawnMasks, encode_masks
-from shards.packing.hashed_file import GrowingFile
+from shards.packing.hashed_file import HashedFileWriter
 from shards.packing.tar_header import BLOCK, END, member_header, padding
 from shards.storage.files import (
     is_local,
@@ -132,7 +132,7 @@ class _Part:
             self._temporary = tempfile.TemporaryDirectory(prefix="glcic-pack-")
             folder = Path(self._temporary.name)
         self._path = folder / f".{name}.{uuid.uuid4().hex[:8]}.part"
-        self.file = GrowingFile(self._path)
+        self.file = HashedFileWriter(self._path)
 
     def publish(self) -> str:
         """Returns the SHA-256."""

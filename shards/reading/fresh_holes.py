@@ -1,4 +1,4 @@
-"""Holes that are drawn anew for every sample of every step, instead of once at packing.
+"""Holes that are drawn again for every sample of every step, instead of once at packing.
 
 The holes of a sample are a pure function of (seed, step, lane), a lane being a place in the batch
 of all workers together: however many workers share the batch, and wherever a run is taken up again,

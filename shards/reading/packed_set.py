@@ -1,4 +1,4 @@
-"""A packed set, opened for reading: every file is held against the manifest, every image's bytes
+"""A packed set, opened for reading: every file is compared with the manifest, every image's bytes
 against the index."""
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class ShardSet:
 
     Opening raises FileNotFoundError for a missing shard and ValueError for one that has not the
     size that the manifest says; using a shard raises ValueError where it has other bytes. An index
-    that is missing or damaged is made anew from its shard, which is told.
+    that is missing or damaged is rebuilt from its shard, with a message.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class ShardSet:
         for entry in self.entries:
             name = join_url(self.url, entry.name)
             if entry.name not in names:
-                raise FileNotFoundError(_missing(name))
+                raise FileNotFoundError(_missing_shard_message(name))
             if is_local(self.url):
                 check_shard_size(local_path(name).stat().st_size, entry, name)
 
@@ -164,9 +164,9 @@ class ShardSet:
         try:
             if held is None:
                 with open(local_path(name), "rb") as file:
-                    data = _mapped(file.fileno(), entry, name)
+                    data = _map_file(file.fileno(), entry, name)
             else:
-                data = _mapped(held.fileno(), entry, name)
+                data = _map_file(held.fileno(), entry, name)
             try:
                 records = self._read_index(shard)
             except (FileNotFoundError, ValueError) as error:
@@ -195,19 +195,19 @@ class ShardSet:
         return decode_index(data, name)
 
     def _rebuilt_index(self, shard: int, data: memoryview, error: Exception) -> np.ndarray:
-        """The index made anew from the shard: the manifest's SHA-256 says whether it is the one."""
+        """Rebuild the index from the shard: the manifest's SHA-256 says whether it is the one."""
         name, entry = self.shard_name(shard), self.entries[shard]
-        print(f"data: {error}; making it anew from {name}", file=sys.stderr, flush=True)
+        print(f"data: {error}; rebuilding it from {name}", file=sys.stderr, flush=True)
         index = rebuild_index(data, self.manifest.recipe, name)
         if hashlib.sha256(index).hexdigest() != entry.index_sha256:
             raise ValueError(
-                f"{error}, and the one made anew from {name} is not the one that the manifest "
+                f"{error}, and the one rebuilt from {name} is not the one that the manifest "
                 "names either; mend the set with `glcic repack`"
             ) from error
         return decode_index(index, name)
 
 
-def _mapped(descriptor: int, entry: ShardEntry, name: str) -> memoryview:
+def _map_file(descriptor: int, entry: ShardEntry, name: str) -> memoryview:
     check_shard_size(os.fstat(descriptor).st_size, entry, name)  # an empty file cannot be mapped
     return map_descriptor(descriptor)
 
@@ -216,7 +216,7 @@ def _nothing() -> None:
     """A local shard is held by nobody."""
 
 
-def _missing(name: str) -> str:
+def _missing_shard_message(name: str) -> str:
     return (
         f"{name} is missing although the manifest lists it; copy it from its source, or mend the "
         "set with `glcic repack`"

@@ -177,13 +177,13 @@ class ShardReader:
                 )
             received = os.read(descriptor, 65536)
             if not received:
-                raise RuntimeError(self._obituary(step))
+                raise RuntimeError(self._exit_message(step))
             self._received += received
         line, _, rest = bytes(self._received).partition(b"\n")
         self._received = bytearray(rest)
         return line
 
-    def _obituary(self, step: int) -> str:
+    def _exit_message(self, step: int) -> str:
         code = self._process.wait()
         cause = f"exit code {code}"
         if code < 0:

@@ -1,4 +1,4 @@
-"""What one worker reads, and how: all that its reader process is told."""
+"""Describe what one worker reads, and how: all that its reader process gets."""
 
 from __future__ import annotations
 

@@ -48,8 +48,8 @@ class BatchLayout:
     @property
     def slot_bytes(self) -> int:
         """A whole number of pages, so that every slot can be pinned by itself."""
-        size = sum(_aligned(_num_bytes(*field), _ALIGNMENT) for field in self._fields())
-        return _aligned(_ALIGNMENT + size, mmap.PAGESIZE)
+        size = sum(_align_up(_num_bytes(*field), _ALIGNMENT) for field in self._fields())
+        return _align_up(_ALIGNMENT + size, mmap.PAGESIZE)
 
     def arrays(self, memory: np.ndarray, slot: int = 0) -> BatchArrays:
         """Views into a slot of `memory`, which is uint8 and holds whole slots."""
@@ -58,7 +58,7 @@ class BatchLayout:
         for shape, dtype in self._fields():
             size = _num_bytes(shape, dtype)
             views.append(memory[offset : offset + size].view(dtype).reshape(shape))
-            offset = _aligned(offset + size, _ALIGNMENT)
+            offset = _align_up(offset + size, _ALIGNMENT)
         return BatchArrays(*views)
 
     def allocate(self) -> BatchArrays:
@@ -109,5 +109,5 @@ def _num_bytes(shape: tuple[int, ...], dtype: type) -> int:
     return math.prod(shape) * np.dtype(dtype).itemsize
 
 
-def _aligned(size: int, alignment: int) -> int:
+def _align_up(size: int, alignment: int) -> int:
     return -(-size // alignment) * alignment

@@ -1,4 +1,4 @@
-"""Reads single samples into the rows of batches, and says what happens to damaged ones."""
+"""Read single samples into the rows of batches, and handle damaged ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from shards.storage.counters import Counters
 
 _ATTEMPTS = 64  # substitutes that are tried for one sample before the run is stopped
 _ATTEMPTS_INSIDE = 16  # of these in the same shard; from then on every other one
-_TOLD = 20  # damaged samples that are told one by one; all are counted
+_MAX_LOGGED = 20  # damaged samples that are logged one by one; all are counted
 
 
 @dataclass
@@ -38,7 +38,7 @@ class SampleReader:
 
     What cannot be read ends in the error that names it; with `substitute`, in another sample, which
     depends on nothing but the address, and a count. Without `packed_holes` no hole is written:
-    whoever draws them anew does it.
+    whoever draws them again does it.
     """
 
     def __init__(
@@ -116,8 +116,8 @@ class SampleReader:
     def _count(self, number: int, address: SampleAddress, error: Exception) -> None:
         if isinstance(error, DamagedSample):
             self.counters.add(damaged_samples=1)
-            if self.counters.damaged_samples <= _TOLD:
-                _tell(f"{error}; another sample takes its place")
+            if self.counters.damaged_samples <= _MAX_LOGGED:
+                _log_damage(f"{error}; another sample takes its place")
             return
         place = (number, address.shard)
         with self._lock:
@@ -125,7 +125,7 @@ class SampleReader:
                 return
             self._unreadable[place] = str(error)
         self.counters.add(unreadable_shards=1)
-        _tell(f"{error}; samples of other shards take its samples' places")
+        _log_damage(f"{error}; samples of other shards take its samples' places")
 
 
 def fill_holes(
@@ -150,5 +150,5 @@ def fill_holes(
     arrays.mask_bits[row] = np.packbits(pixels, axis=-1)
 
 
-def _tell(message: str) -> None:
+def _log_damage(message: str) -> None:
     print(f"data: {message}", file=sys.stderr, flush=True)

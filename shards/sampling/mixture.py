@@ -145,7 +145,7 @@ class Mixture:
         return hashlib.sha256(repr((fingerprints, counts)).encode()).hexdigest()
 
     def num_samples(self, split: str) -> int:
-        """Of the first set, by which epochs are counted and runs are looked at."""
+        """Of the first set, by which epochs are counted and on which runs are evaluated."""
         return self.manifests[0].num_samples(split)
 
     def first_sample(self, data_set: int, split: str) -> int:

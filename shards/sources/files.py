@@ -32,7 +32,7 @@ def read_whole(folder: str, name: str) -> bytes:
     if is_local(folder):
         return _read_local(_local_name(folder, name), 0, None)
     filesystem, path = open_filesystem(folder)
-    return _read_remote(filesystem, _below(path, name), join_url(folder, name), 0, None)
+    return _read_remote(filesystem, _join_below(path, name), join_url(folder, name), 0, None)
 
 
 def read_absolute(name: str) -> bytes:
@@ -51,7 +51,7 @@ def read_range(folder: str, name: str, offset: int, num_bytes: int) -> bytes:
         return _read_local(_local_name(folder, name), offset, num_bytes)
     filesystem, path = open_filesystem(folder)
     url = join_url(folder, name)
-    return _read_remote(filesystem, _below(path, name), url, offset, num_bytes)
+    return _read_remote(filesystem, _join_below(path, name), url, offset, num_bytes)
 
 
 def file_size(folder: str, name: str) -> int:
@@ -62,10 +62,10 @@ def file_size(folder: str, name: str) -> int:
         _require_regular(status, path)
         return status.st_size
     filesystem, path = open_filesystem(folder)
-    url, below = join_url(folder, name), _below(path, name)
+    url, below = join_url(folder, name), _join_below(path, name)
     size = _with_retries(lambda: filesystem.size(below), f"measuring {url}")
     if size is None:
-        raise OSError(errno.EIO, "the store does not say how large it is", url)
+        raise OSError(errno.EIO, "the object storage does not report its size", url)
     return int(size)
 
 
@@ -103,7 +103,7 @@ def _local_name(folder: str, name: str) -> str:
     return os.path.join(local_path(folder), "") + name  # never os.path.join: `name` stays below
 
 
-def _below(path: str, name: str) -> str:
+def _join_below(path: str, name: str) -> str:
     return f"{path.rstrip('/')}/{name}"
 
 

@@ -147,9 +147,9 @@ class _RemoteFolder:
                 raise
             raise no_folder(self._location, f"not a folder that can be listed: {error}") from error
         entries = answer.values() if isinstance(answer, dict) else answer
-        return [found for entry in entries if (found := self._found(entry, path))[0]]
+        return [found for entry in entries if (found := self._find_entry(entry, path))[0]]
 
-    def _found(self, entry: dict[str, Any], asked: str) -> tuple[str, int, str]:
+    def _find_entry(self, entry: dict[str, Any], asked: str) -> tuple[str, int, str]:
         """The name is empty for the folder itself, which some stores keep as an empty object."""
         path, kind = str(entry["name"]), str(entry["type"])
         if path.endswith("/"):  # a folder made by hand in an object store

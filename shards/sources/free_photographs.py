@@ -88,10 +88,10 @@ def read_photographs(
             report(f"{path} is left out: {error}")
             continue
         sample = SamplePhotograph(photograph.name, photograph.split, photograph.credit)
-        yield sample, _reduced(pixels)
+        yield sample, _reduce(pixels)
 
 
-def _reduced(pixels: np.ndarray) -> np.ndarray:
+def _reduce(pixels: np.ndarray) -> np.ndarray:
     height, width = pixels.shape[:2]
     scale = SHORT_SIDE / min(height, width)
     if scale >= 1:

@@ -75,22 +75,22 @@ class PackPlan:
     def sha256(self) -> str:
         """Equal for packers that look at the same source with the same recipe, wherever it lies."""
         digest = hashlib.sha256(b"glcic-pack-plan 2\n")
-        digest.update(_lengthed(json.dumps(asdict(self.recipe), sort_keys=True)))
+        digest.update(_with_length(json.dumps(asdict(self.recipe), sort_keys=True)))
         digest.update(b"classes %d\n" % len(self.classes))
-        digest.update(b"".join(map(_lengthed, self.classes)))
+        digest.update(b"".join(map(_with_length, self.classes)))
         for split in SPLITS:
             images = self.splits[split]
-            digest.update(_lengthed(split) + b"images %d\n" % len(images))
+            digest.update(_with_length(split) + b"images %d\n" % len(images))
             for start in range(0, len(images), _DIGEST_BATCH):
                 digest.update(b"".join(map(_identity, images[start : start + _DIGEST_BATCH])))
         return digest.hexdigest()
 
 
 def _identity(image: SourceImage) -> bytes:
-    return _lengthed(image.name) + _lengthed(image.class_name) + b"%d\n" % image.num_bytes
+    return _with_length(image.name) + _with_length(image.class_name) + b"%d\n" % image.num_bytes
 
 
-def _lengthed(text: str) -> bytes:
+def _with_length(text: str) -> bytes:
     """Names may hold any separator, and bytes that are no text."""
     data = text.encode(errors="surrogateescape")
     return b"%d:%b" % (len(data), data)
@@ -107,7 +107,7 @@ def plan_packing(location: str, recipe: PackRecipe) -> PackPlan:
     if is_list(name):
         found = read_list(location, folder, name, SPLITS)
     else:
-        found, ignored = _listed(location, folder, name)
+        found, ignored = _list_images(location, folder, name)
     images = [image for split in sorted(found) for image in found[split]]
     if not images:
         raise ValueError(_without_images(location, ignored))
@@ -115,7 +115,7 @@ def plan_packing(location: str, recipe: PackRecipe) -> PackPlan:
         found = _split(images, recipe)
     return PackPlan(
         location=location,
-        splits={split: _shuffled(found.get(split, []), split, recipe.seed) for split in SPLITS},
+        splits={split: _shuffle(found.get(split, []), split, recipe.seed) for split in SPLITS},
         classes=sorted({image.class_name for image in images}),
         ignored=sorted(ignored, key=attrgetter("path")),
         recipe=recipe,
@@ -144,7 +144,7 @@ def _folder_and_name(location: str) -> tuple[str, str]:
     return folder or slash or ".", name
 
 
-def _listed(
+def _list_images(
     location: str, folder: str, name: str
 ) -> tuple[dict[str, list[SourceImage]], list[RefusedImage]]:
     """The images of a tree or an archive by their splits, all under "" if it has none."""
@@ -252,19 +252,21 @@ def _split(images: list[SourceImage], recipe: PackRecipe) -> dict[str, list[Sour
     splits: dict[str, list[SourceImage]] = {split: [] for split in SPLITS}
     for number, (images_of_class, count) in enumerate(zip(members, counts, strict=True)):
         for image, split in zip(
-            images_of_class, _drawn(recipe.seed, number, len(images_of_class), count), strict=True
+            images_of_class,
+            _draw_splits(recipe.seed, number, len(images_of_class), count),
+            strict=True,
         ):
             splits[split].append(image)
     return splits
 
 
-def _drawn(seed: int, number: int, num_images: int, num_val: int) -> Iterator[str]:
+def _draw_splits(seed: int, number: int, num_images: int, num_val: int) -> Iterator[str]:
     """The split of each image of a class."""
     is_val = np.zeros(num_images, dtype=bool)
     is_val[permutation(seed, "validation split", number, count=num_images)[:num_val]] = True
     return (SPLITS[chosen] for chosen in is_val.tolist())
 
 
-def _shuffled(images: list[SourceImage], split: str, seed: int) -> list[SourceImage]:
+def _shuffle(images: list[SourceImage], split: str, seed: int) -> list[SourceImage]:
     order = permutation(seed, f"order of {split}", count=len(images))
     return [images[position] for position in order]

@@ -10,7 +10,7 @@ from shards.sources.files import read_range, read_whole
 from shards.sources.listing import NOT_AN_IMAGE, UNREADABLE, Listing, SourceFile
 from shards.storage.filesystems import is_local
 
-LARGEST_LOOKED_INTO = 256 << 20  # bytes; a file without an image's extension is read as a whole
+MAX_SEARCHED_BYTES = 256 << 20  # bytes; a file without an image's extension is read as a whole
 _BATCH = 4096  # files that wait for a thread
 _THREADS = 8  # each holds one such file
 
@@ -18,7 +18,7 @@ _THREADS = 8  # each holds one such file
 def select_images(folder: str, listing: Listing) -> list[SourceFile]:
     """The images of `listing`, in no order; what is none goes to its ignored files.
 
-    Raises OSError if a store does not answer.
+    Raises OSError if the object storage does not answer.
     """
     images: list[SourceFile] = []
     others: list[SourceFile] = []
@@ -42,7 +42,7 @@ def _looked_into(folder: str, files: list[SourceFile]) -> Iterator[tuple[SourceF
 
 
 def _reason_to_ignore(folder: str, file: SourceFile) -> str:
-    if file.num_bytes > LARGEST_LOOKED_INTO:
+    if file.num_bytes > MAX_SEARCHED_BYTES:
         return NOT_AN_IMAGE
     try:
         if file.archive:

@@ -1,4 +1,4 @@
-"""What goes wrong in a store, whichever library says it: whether to try again, and what to tell."""
+"""Classify the errors of object storage, of any library: whether to retry, and what to report."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _MEANINGS = {
     "404": "it does not exist",
     "403": "access is denied",
     "AccessDenied": "access is denied",
-    "InvalidAccessKeyId": "the store does not know the access key",
+    "InvalidAccessKeyId": "the object storage does not know the access key",
     "SignatureDoesNotMatch": "the secret key is wrong",
 }
 
@@ -51,7 +51,7 @@ def is_passing(error: BaseException) -> bool:
         return False
     if isinstance(error, OSError):
         return not isinstance(error, _FINAL_KINDS) and error.errno not in _FINAL_ERRNOS
-    return _is_foreign(error) and not _names(error) & (_CREDENTIAL_ERRORS | _USER_ERRORS)
+    return _is_external(error) and not _names(error) & (_CREDENTIAL_ERRORS | _USER_ERRORS)
 
 
 def waiting_may_mend(error: BaseException) -> bool:
@@ -61,7 +61,8 @@ def waiting_may_mend(error: BaseException) -> bool:
 
 
 def named_error(error: Exception, what: str) -> Exception:
-    """`error` of a store as a built-in one whose message says what failed, and on which URL.
+    """Return an error of a storage as a built-in one whose message says what failed, and on which
+    URL.
 
     An OSError keeps its kind. Errors that name their local file, and errors of the program, are
     returned as they are.
@@ -72,7 +73,7 @@ def named_error(error: Exception, what: str) -> Exception:
         kind = next((kind for kind in _KEPT_KINDS if isinstance(error, kind)), OSError)
     elif isinstance(error, ValueError) or _names(error) & _USER_ERRORS:
         return ValueError(f"{what} failed: {reason(error)}")
-    elif _is_foreign(error):
+    elif _is_external(error):
         kind = PermissionError if _names(error) & _CREDENTIAL_ERRORS else OSError
     else:
         return error
@@ -112,7 +113,7 @@ def _http_status(error: BaseException) -> int:
     return status if isinstance(status, int) else 0
 
 
-def _is_foreign(error: BaseException) -> bool:
+def _is_external(error: BaseException) -> bool:
     return isinstance(error, Exception) and type(error).__module__ != "builtins"
 
 

@@ -56,7 +56,7 @@ storage_counters = StorageCounters()
 def _with_retries(call: Callable[[], T], what: str) -> T:
     """`what` says what is done and to which URL: "reading s3://bucket/key"."""
 
-    def announce(state: tenacity.RetryCallState) -> None:
+    def log_retry(state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         attempt = f"attempt {state.attempt_number} of {ATTEMPTS}"
         cause = reason(error) if error else "no result"
@@ -68,7 +68,7 @@ def _with_retries(call: Callable[[], T], what: str) -> T:
         wait=tenacity.wait_exponential(multiplier=_FIRST_WAIT_S, max=_LONGEST_WAIT_S)
         + tenacity.wait_random(0, _JITTER_S),
         stop=tenacity.stop_after_attempt(ATTEMPTS) | tenacity.stop_after_delay(LAST_ATTEMPT_S),
-        before_sleep=announce,
+        before_sleep=log_retry,
         reraise=True,
     )
     try:
@@ -183,7 +183,7 @@ def upload_file(source: Path, url: str) -> None:
 
 
 def _require_size(filesystem: Any, path: str, size: int) -> None:
-    """What a store took without a word must also be there."""
+    """Check that an upload that raised no error is complete."""
     stored = filesystem.size(path)
     if stored != size:
         raise OSError(errno.EIO, f"{stored} of {size} bytes are stored")
@@ -288,7 +288,7 @@ def remove_tree(url: str) -> None:
             return  # another process was faster, or the answer to an earlier attempt was lost
         # A store answers a removal of many with a list of what it refused, which s3fs drops.
         if filesystem.exists(path):
-            raise PermissionError("the store has kept some of it")
+            raise PermissionError("the object storage has kept some of it")
 
     if exists(url):
         _with_retries(remove, f"removing {url}")

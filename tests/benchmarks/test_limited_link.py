@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import limited_link
 from benchmarks.limited_link import bounds, limited, step_error
-from benchmarks.scaling.links import Fabric, Link, Topology
+from benchmarks.scaling.links import Link, LinkModel, Topology
 from benchmarks.scaling.model import StepTime
 from benchmarks.scaling.model_check import check_model
 from pipeline.config.schedule import Phase
@@ -23,7 +23,7 @@ def model(tmp_path_factory):
 
 
 def test_a_limited_link_is_never_faster_than_the_machine_or_than_its_rate():
-    machine = Fabric(Link(1e-4, 1e9))
+    machine = LinkModel(Link(1e-4, 1e9))
     assert limited(machine, 100).inside.bytes_per_s == pytest.approx(12.5e6 * 1448 / 1514)
     assert limited(machine, 100_000).inside.bytes_per_s == 1e9
     assert limited(machine, 100).inside.latency_s == 1e-4
@@ -46,7 +46,7 @@ def test_a_comparison_has_an_error_for_each_rate_and_the_bounds_of_every_step(mo
     errors = {f.name: f for f in result.figures if f.unit == "%"}
     assert errors["steps over 1000000 Mb/s"].maximum < 0.1
     assert errors["all-reduces over 1000000 Mb/s"].maximum < 0.1
-    exchanged = [step for step in measured.steps if step.exchanging]
+    exchanged = [step for step in measured.steps if step.averages_gradients]
     assert sum(f.name.endswith(": measured") for f in result.figures) == len(exchanged)
 
 

@@ -36,7 +36,7 @@ class Loopback:
         return []
 
     def agent_arguments(self, node: str) -> list[str]:
-        return [] if node == "a" else ["--guest"]
+        return [] if node == "a" else ["--no-host"]
 
     def leftovers(self) -> list[str]:
         return []

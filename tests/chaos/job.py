@@ -53,7 +53,7 @@ class Job:
         port = free_port() if isinstance(hosts, Loopback) else 29400
         self._command = [
             sys.executable, "launch/elastic.py", "--nodes", nodes, f"--workers-per-node={workers}",
-            "--rendezvous", f"{hosts.address}:{port}", "--silence", str(silence_s),
+            "--rendezvous", f"{hosts.address}:{port}", "--heartbeat-timeout", str(silence_s),
             "--max-restarts", "1000",
         ]  # fmt: skip
         self._train = ["--", "--config", str(preset)]

@@ -69,7 +69,7 @@ def test_settings_of_the_environment_stay(
 def test_a_node_that_is_not_the_host_waits_for_it_and_joins(started: list) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         where = f"127.0.0.1:{server.getsockname()[1]}"
-        elastic.main(["--nodes", "1:2", "--guest", "--rendezvous", where, "--", *SMALL])
+        elastic.main(["--nodes", "1:2", "--no-host", "--rendezvous", where, "--", *SMALL])
     assert any("is_host=false" in word for word in started[0][1])
 
 
@@ -105,13 +105,13 @@ def test_a_fault_of_the_configuration_is_told_before_torchrun_starts(started: li
 def test_a_port_that_is_in_use_is_told_with_what_may_hold_it(started: list) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         where = f"127.0.0.1:{server.getsockname()[1]}"
-        with pytest.raises(RuntimeError, match=r"is in use: by another job .* --guest"):
+        with pytest.raises(RuntimeError, match=r"is in use: by another job .* --no-host"):
             elastic.main(["--nodes", "1:2", "--rendezvous", where, "--", *SMALL])
     assert not started
 
 
 def test_a_host_that_never_answers_is_told_after_the_join_timeout(started: list, port: int) -> None:
-    where = ["--rendezvous", f"127.0.0.1:{port}", "--guest", "--join-timeout", "1"]
+    where = ["--rendezvous", f"127.0.0.1:{port}", "--no-host", "--join-timeout", "1"]
     with pytest.raises(RuntimeError, match="nothing listens at the rendezvous"):
         elastic.main(["--nodes", "1:2", *where, "--", *SMALL])
     assert not started

@@ -77,7 +77,7 @@ def test_files_are_evaluated_on_with_published_figures_beside(
         *("--lpips", write_distance_network(tmp_path / "distance.onnx")),
     ]
     markdown = tmp_path / "table.md"
-    tables = ["--beside", "mmagic-places", "--markdown", str(markdown)]
+    tables = ["--compare-with", "mmagic-places", "--markdown", str(markdown)]
     quick = ["--evaluation.recalibration-images", "0"]
     assert main([*arguments, *files, *networks, *tables, *quick]) == 0
     content = json.loads(Path(arguments[-1], "evaluation.json").read_text())
@@ -98,8 +98,8 @@ def test_published_figures_do_not_stand_beside_a_mean_over_kinds_of_masks(
     arguments: list[str],
 ) -> None:
     files = ["--images", "list", "--masks", "thin", "mmagic"]
-    with pytest.raises(ValueError, match="are of one kind of masks"):
-        main([*arguments, *files, "--beside", "mmagic-places"])
+    with pytest.raises(ValueError, match="have one kind of masks"):
+        main([*arguments, *files, "--compare-with", "mmagic-places"])
 
 
 def test_masks_without_images_are_refused(arguments: list[str]) -> None:

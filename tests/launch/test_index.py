@@ -11,7 +11,7 @@ import webdataset
 from launch import index, preview, verify
 from launch.command import EXIT_DATA, EXIT_IO, run
 from shards.format.manifest import load_manifest
-from tests.shards.foreign_shards import write_shards
+from tests.shards.external_shards import write_shards
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--pack.crop-size", "32", "--pack.short-side", "48", "--pack.masks.side-min", "8",

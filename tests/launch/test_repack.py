@@ -8,7 +8,7 @@ import pytest
 
 from launch import repack, verify
 from launch.command import EXIT_DATA, run
-from shards.indexing.external_set import index_foreign_shards
+from shards.indexing.external_set import index_external_shards
 from tests.shards.pictures import pack_small_set, small_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,7 +74,7 @@ def test_shards_of_others_are_refused_by_name(
 ) -> None:
     for path in [*packed.glob("*.idx"), packed / "manifest.json"]:
         path.unlink()
-    index_foreign_shards(str(packed), small_recipe())
+    index_external_shards(str(packed), small_recipe())
     assert run("repack", repack.main, [source, str(packed)]) == EXIT_DATA
     assert f"{packed} was packed by others" in capsys.readouterr().err
 

@@ -62,7 +62,7 @@ def test_a_study_that_is_stopped_goes_on_where_it_was_and_writes_its_page(tmp_pa
     assert len(first) == 1, output
     assert process.returncode == 130
 
-    process = start(study, folder, "--side-by-side", "2", "--workers", "2")
+    process = start(study, folder, "--parallel-runs", "2", "--workers", "2")
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     assert len(ended(folder)) == 2

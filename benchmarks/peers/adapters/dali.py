@@ -15,7 +15,7 @@ _SHUFFLE_BUFFER = 1000  # samples
 
 
 @pipeline_def
-def _decoded(archives: list[str]) -> Any:
+def _decode(archives: list[str]) -> Any:
     jpegs = fn.readers.webdataset(
         paths=archives,
         ext=["jpg"],
@@ -33,7 +33,7 @@ def write_set(images: StoredImages, folder: Path) -> None:
 
 def batches(images: StoredImages, folder: Path, decoder: str, workers: int) -> Iterator[np.ndarray]:
     """`workers` threads decode; the reader has one of its own. Runs on over the ends of epochs."""
-    pipeline = _decoded(
+    pipeline = _decode(
         images.archives(),
         batch_size=images.batch_size,
         num_threads=max(1, workers),

@@ -61,7 +61,7 @@ def write_set(images: StoredImages, folder: Path) -> None:
 
 
 def batches(images: StoredImages, folder: Path, decoder: str, workers: int) -> Iterator[np.ndarray]:
-    """`workers` threads decode; those of its own besides only hand over."""
+    """`workers` threads decode; those of its own besides only pass batches on."""
     loader = Loader(
         str(folder / "images.beton"),
         images.batch_size,

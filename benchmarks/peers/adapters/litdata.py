@@ -72,7 +72,7 @@ def _optimize(sample: Any, paths: list[str], folder: Path, processes: int) -> No
         str(folder),
         chunk_bytes=_CHUNK_BYTES,
         num_workers=processes,
-        start_method="fork",  # nothing is imported anew
+        start_method="fork",  # nothing is imported again
         reorder_files=False,
         verbose=False,
     )

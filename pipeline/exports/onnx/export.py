@@ -9,11 +9,13 @@ import torch
 
 from pipeline.exports.onnx.file import METADATA
 from pipeline.exports.onnx.runtimes import OnnxSession
-from pipeline.exports.tracing.comparison import Agreement, agreement
+from pipeline.exports.tracing.comparison import ExportComparison, compare_export
 from pipeline.exports.tracing.traced import INPUT_NAMES, TracedCompletion, quiet_exporters
 
 
-def onnx_file(traced: TracedCompletion, description: dict[str, Any]) -> tuple[bytes, Agreement]:
+def onnx_file(
+    traced: TracedCompletion, description: dict[str, Any]
+) -> tuple[bytes, ExportComparison]:
     """The whole file, weights included. Raises RuntimeError where a package is missing and where
     the graph does not give what the network gives.
     """
@@ -31,7 +33,7 @@ def onnx_file(traced: TracedCompletion, description: dict[str, Any]) -> tuple[by
     assert converted is not None
     converted.model.metadata_props[METADATA] = json.dumps(description)
     data: bytes = converted.model_proto.SerializeToString()
-    return data, agreement(traced, OnnxSession(data))
+    return data, compare_export(traced, OnnxSession(data))
 
 
 def _require_packages() -> None:

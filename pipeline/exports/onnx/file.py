@@ -19,7 +19,7 @@ _STANDARD_DOMAINS = {"", "ai.onnx"}
 
 
 @dataclass(frozen=True)
-class GraphFile:
+class OnnxFile:
     name: str  # for messages: where it was read
     data: bytes
     description: dict[str, Any]
@@ -31,20 +31,20 @@ class GraphFile:
         return str(self.description.get("precision", "fp32"))
 
 
-def is_graph_file(url: str) -> bool:
+def is_onnx_file(url: str) -> bool:
     return url.endswith(SUFFIX)
 
 
-def read_graph_file(url: str) -> GraphFile:
-    """Raises what `graph_file` raises, and FileNotFoundError or OSError of the storage."""
-    return graph_file(read_bytes(url), url)
+def read_onnx_file(url: str) -> OnnxFile:
+    """Raises what `parse_onnx_file` raises, and FileNotFoundError or OSError of the storage."""
+    return parse_onnx_file(read_bytes(url), url)
 
 
-def graph_file(data: bytes, name: str) -> GraphFile:
+def parse_onnx_file(data: bytes, name: str) -> OnnxFile:
     """ValueError where it is damaged, not of this project's making, or asks for more than itself;
     RuntimeError where the package that reads it is missing.
     """
-    model = _parsed(data, name)
+    model = _parse_model(data, name)
     properties = {one.key: one.value for one in model.metadata_props}
     if METADATA not in properties:
         raise ValueError(
@@ -61,10 +61,10 @@ def graph_file(data: bytes, name: str) -> GraphFile:
         ) from error
     if damage := _find_damage(model):
         raise ValueError(f"{name} is damaged, or was altered: {damage}")
-    return GraphFile(name, data, description, [output.name for output in model.graph.output])
+    return OnnxFile(name, data, description, [output.name for output in model.graph.output])
 
 
-def _parsed(data: bytes, name: str) -> Any:
+def _parse_model(data: bytes, name: str) -> Any:
     try:
         import onnx
         from google.protobuf.message import DecodeError

@@ -37,7 +37,7 @@ def quantized_graph(
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    with tempfile.TemporaryDirectory(prefix="glcic-quantization-") as folder, _quiet():
+    with tempfile.TemporaryDirectory(prefix="glcic-quantization-") as folder, _suppress_output():
         names = ("float.onnx", "prepared.onnx", "quantized.onnx")
         source, prepared, target = (Path(folder, name) for name in names)
         source.write_bytes(data)
@@ -110,7 +110,7 @@ def _name_used_operators_only_(model: Any) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _suppress_output() -> Iterator[None]:
     """Without what onnxruntime's quantiser logs, warns of and prints on the way."""
     import onnxruntime
 

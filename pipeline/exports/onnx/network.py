@@ -8,21 +8,21 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config.loading import parse_config
-from pipeline.exports.onnx.file import GraphFile, read_graph_file
+from pipeline.exports.onnx.file import OnnxFile, read_onnx_file
 from pipeline.exports.onnx.runtimes import installed_runtime
 from pipeline.exports.tracing.comparison import Run
 from pipeline.networks.base import Completed
 from pipeline.networks.registry import build_completion
 
 
-class GraphNetwork(nn.Module):
+class OnnxNetwork(nn.Module):
     """Runs on the CPU, with as many threads as torch has at the time; it cannot be trained.
 
     Raises ValueError for a composite graph, whose raw output is not there, and for one that is
     damaged; RuntimeError where no runtime is installed.
     """
 
-    def __init__(self, file: GraphFile) -> None:
+    def __init__(self, file: OnnxFile) -> None:
         super().__init__()
         if file.outputs[0] != "raw":
             raise ValueError(
@@ -30,16 +30,16 @@ class GraphNetwork(nn.Module):
                 "the raw output; export it without --composite"
             )
         self.file = file
-        network = _described(file)
+        network = _read_metadata(file)
         self.size_multiple = network.size_multiple
         self.context_px = network.context_px
         self.has_maps = network.has_maps
         self.map_names = network.map_names
         self._open = installed_runtime()
-        self._run = self._opened()
+        self._run = self._open_session()
 
     def forward(self, image: Tensor, mask: Tensor, with_maps: bool = False) -> Tensor | Completed:
-        """As an `ErasingNetwork`'s, without gradients."""
+        """Return what `CompletionBase` returns, without gradients."""
         if image.device.type != "cpu":
             raise ValueError(f"{self.file.name} runs on the CPU, not on {image.device}")
         height, width = image.shape[-2:]
@@ -50,14 +50,14 @@ class GraphNetwork(nn.Module):
                 f"but this one is {width}x{height} pixels; pad it"
             )
         if self._threads != torch.get_num_threads():
-            self._run = self._opened()
+            self._run = self._open_session()
         raw, *maps = self._run(image.detach().float(), mask.detach().float())
         return (raw, tuple(maps)) if with_maps else raw
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> GraphNetwork:
+    def __deepcopy__(self, memo: dict[int, Any]) -> OnnxNetwork:
         return self  # nothing of it ever changes
 
-    def _opened(self) -> Run:
+    def _open_session(self) -> Run:
         self._threads = torch.get_num_threads()
         try:
             return self._open(self.file.data)
@@ -66,17 +66,17 @@ class GraphNetwork(nn.Module):
             raise ValueError(f"{self.file.name} cannot be run: {reason}") from error
 
 
-def load_graph_network(url: str, device: torch.device) -> GraphNetwork:
-    """Raises what `read_graph_file` and `GraphNetwork` raise, and ValueError for a GPU."""
+def load_onnx_network(url: str, device: torch.device) -> OnnxNetwork:
+    """Raises what `read_onnx_file` and `OnnxNetwork` raise, and ValueError for a GPU."""
     if device.type != "cpu":
         raise ValueError(
             f"{url} runs on the CPU, not on {device}; leave the device out, or name the network "
             "that the file was made of"
         )
-    return GraphNetwork(read_graph_file(url)).eval()
+    return OnnxNetwork(read_onnx_file(url)).eval()
 
 
-def _described(file: GraphFile) -> Any:
+def _read_metadata(file: OnnxFile) -> Any:
     """The network that the file was made of, without its weights: of its class and geometry."""
     try:
         config = parse_config({"completion": file.description["completion"]})

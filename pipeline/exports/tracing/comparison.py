@@ -1,4 +1,4 @@
-"""What an exported graph gives, held against the network that it was made of."""
+"""What an exported graph gives, compared with the network that it was made of."""
 
 from __future__ import annotations
 
@@ -18,25 +18,27 @@ Run = Callable[[Tensor, Tensor], Sequence[Tensor]]
 
 
 @dataclass(frozen=True)
-class Agreement:
+class ExportComparison:
     """`shapes` are (images, height, width)."""
 
-    largest_difference: float
+    max_difference: float
     shapes: tuple[tuple[int, int, int], ...]
 
     def __str__(self) -> str:
         shapes = ", ".join(f"{n} x {width}x{height}" for n, height, width in self.shapes)
-        return f"largest difference {self.largest_difference:.1e} of values in [0, 1] at {shapes}"
+        return f"largest difference {self.max_difference:.1e} of values in [0, 1] at {shapes}"
 
 
-def agreement(traced: TracedCompletion, run: Run) -> Agreement:
+def compare_export(traced: TracedCompletion, run: Run) -> ExportComparison:
     """Over inputs of several shapes. Raises RuntimeError above TOLERANCE, or for another shape."""
     multiple = traced.network.size_multiple
     shapes = [(images, height * multiple, width * multiple) for images, height, width in _SHAPES]
     if all(side % multiple == 0 for side in _LARGER_SIDES):
         shapes.append((1, *_LARGER_SIDES))
-    found = Agreement(max(_difference(traced, run, shape) for shape in shapes), tuple(shapes))
-    if not found.largest_difference <= TOLERANCE:
+    found = ExportComparison(
+        max(_difference(traced, run, shape) for shape in shapes), tuple(shapes)
+    )
+    if not found.max_difference <= TOLERANCE:
         raise RuntimeError(
             f"the exported graph does not give what the network gives, so nothing was written: "
             f"{found}, allowed is {TOLERANCE:.0e}"

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.networks.base import ErasingNetwork, completed_by
+from pipeline.networks.base import CompletionBase, completed_by
 from pipeline.networks.spectral_norm import without_spectral_norm
 
 INPUT_NAMES = ("image", "mask")
@@ -25,7 +25,7 @@ class TracedCompletion(nn.Module):
     maps of a network that has them, from coarse to fine.
     """
 
-    def __init__(self, network: ErasingNetwork, *, composite: bool) -> None:
+    def __init__(self, network: CompletionBase, *, composite: bool) -> None:
         super().__init__()
         self.network = without_spectral_norm(network)
         self.composite = composite

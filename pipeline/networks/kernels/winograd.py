@@ -79,8 +79,8 @@ class _Convolution(torch.autograd.Function):
         ctx.save_for_backward(pixels, weight)
         # As the backward is run, so that what was compiled for one serves the other.
         with torch.autocast(pixels.device.type, enabled=False):
-            kernels = _compiled(_kernels)(weight.detach(), pixels.dtype)
-            return _filtered(pixels, kernels, bias.detach())
+            kernels = _compile(_kernels)(weight.detach(), pixels.dtype)
+            return _filter(pixels, kernels, bias.detach())
 
     @staticmethod
     @once_differentiable
@@ -89,27 +89,27 @@ class _Convolution(torch.autograd.Function):
         slope = slope.contiguous()
         input_slope = weight_slope = bias_slope = None
         if ctx.needs_input_grad[0]:
-            kernels = _compiled(_turned_kernels)(weight, slope.dtype)
+            kernels = _compile(_turned_kernels)(weight, slope.dtype)
             none = weight.new_zeros(weight.shape[1])
-            input_slope = _filtered(slope, kernels, none)
+            input_slope = _filter(slope, kernels, none)
         if ctx.needs_input_grad[1]:
-            tiles = _compiled(_tiles)(_padded(pixels)).flatten(1, 3)
-            slopes = _compiled(_slopes)(slope).flatten(1, 3)
+            tiles = _compile(_tiles)(_pad(pixels)).flatten(1, 3)
+            slopes = _compile(_slopes)(slope).flatten(1, 3)
             products = torch.bmm(slopes.transpose(1, 2), tiles)
-            weight_slope = _compiled(_kernel_slopes)(products, weight.dtype)
+            weight_slope = _compile(_kernel_slopes)(products, weight.dtype)
         if ctx.needs_input_grad[2]:
-            bias_slope = _compiled(_bias_slope)(slope)
+            bias_slope = _compile(_bias_slope)(slope)
         return input_slope, weight_slope, bias_slope
 
 
-def _filtered(pixels: Tensor, kernels: Tensor, bias: Tensor) -> Tensor:
+def _filter(pixels: Tensor, kernels: Tensor, bias: Tensor) -> Tensor:
     """`kernels` (16, C, K)."""
-    tiles = _compiled(_tiles)(_padded(pixels))
+    tiles = _compile(_tiles)(_pad(pixels))
     products = torch.bmm(tiles.flatten(1, 3), kernels).unflatten(1, tiles.shape[1:4])
-    return _compiled(_outputs)(products, bias).view(*pixels.shape[:3], -1)
+    return _compile(_outputs)(products, bias).view(*pixels.shape[:3], -1)
 
 
-def _padded(pixels: Tensor) -> Tensor:
+def _pad(pixels: Tensor) -> Tensor:
     return functional.pad(pixels, (0, 0, 1, 1, 1, 1))  # compiled, it would slow the loop after it
 
 
@@ -120,19 +120,19 @@ def _tiles(padded: Tensor) -> Tensor:
         [_wide(padded[:, y : y + height - 1 : 2, x : x + width - 1 : 2]) for x in range(4)]
         for y in range(4)
     ]
-    return _stacked(_both_ways(_tile_form, tile), padded.dtype)
+    return _stack(_both_ways(_tile_form, tile), padded.dtype)
 
 
 def _kernels(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """G kernel G': (K, C, 3, 3) to (16, C, K)."""
-    return _stacked(_kernel_forms(weight), dtype).transpose(1, 2).contiguous()
+    return _stack(_kernel_forms(weight), dtype).transpose(1, 2).contiguous()
 
 
 def _turned_kernels(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """Those of the kernels turned by half, by which gradients go back: (16, K, C)."""
     forms = _kernel_forms(weight)
     order = (3, 1, 2, 0)  # turned, the first and the last change places
-    return _stacked([[forms[y][x] for x in order] for y in order], dtype)
+    return _stack([[forms[y][x] for x in order] for y in order], dtype)
 
 
 def _kernel_forms(weight: Tensor) -> list[list[Tensor]]:
@@ -151,7 +151,7 @@ def _outputs(products: Tensor, bias: Tensor) -> Tensor:
 def _slopes(slope: Tensor) -> Tensor:
     """A slope A': the gradients of `_outputs`' products, (16, N, H / 2, W / 2, K)."""
     tile = [[_wide(slope[:, y::2, x::2]) for x in range(2)] for y in range(2)]
-    return _stacked(_both_ways(_slope_form, tile), slope.dtype)
+    return _stack(_both_ways(_slope_form, tile), slope.dtype)
 
 
 def _kernel_slopes(products: Tensor, dtype: torch.dtype) -> Tensor:
@@ -201,11 +201,11 @@ def _wide(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
 
 
-def _stacked(square: list[list[Tensor]], dtype: torch.dtype) -> Tensor:
+def _stack(square: list[list[Tensor]], dtype: torch.dtype) -> Tensor:
     return torch.stack([one.to(dtype) for row in square for one in row])
 
 
 @cache
-def _compiled(form: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Anew for each size of image; of many sizes the last ones are computed without."""
+def _compile(form: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Compile for each size of image; of many sizes the last ones are computed without."""
     return torch.compile(form, dynamic=False)

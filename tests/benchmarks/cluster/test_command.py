@@ -5,12 +5,12 @@ import pytest
 
 from benchmarks.cluster import __main__ as cluster
 from benchmarks.cluster.__main__ import images_of_workers
-from benchmarks.harness.result import Figure, Result, read_result, write_result
+from benchmarks.harness.result import Measurement, Result, read_result, write_result
 from benchmarks.harness.tables import render_markdown
-from benchmarks.scaling.gpu_step_time import measured_computing
+from benchmarks.scaling.gpu_step_time import measured_compute_time
 from benchmarks.scaling.gradient_messages import work_of_phases
-from benchmarks.scaling.links import Fabric, Link, Topology
-from benchmarks.scaling.model import Computing, ScalingModel
+from benchmarks.scaling.links import Link, LinkModel, Topology
+from benchmarks.scaling.model import ComputeTime, ScalingModel
 from benchmarks.scaling.model_check import check_model, error_figures
 from benchmarks.scaling.result import changed_fields, read_measured, result_of_launch
 from benchmarks.training.step_times import Case
@@ -40,14 +40,14 @@ def write_launch(folder, workers, *arguments, slower=1.0):
     config = config_of("--train.batch-size=8", *arguments)
     model = ScalingModel(
         work_of_phases(config),
-        {phase: Computing(0.002, 0.001) for phase in Phase},
-        Fabric(Link(1e-4, 1e9)),
+        {phase: ComputeTime(0.002, 0.001) for phase in Phase},
+        LinkModel(Link(1e-4, 1e9)),
     )
     topology = Topology(workers, 8)
     images = images_of_workers(config, workers, IMAGES)
     steps = {
         Case(phase, n, on): [
-            slower * model.step_s(phase, n, topology, exchanging=on) * noise
+            slower * model.step_s(phase, n, topology, averages_gradients=on) * noise
             for noise in (0.99, 1.0, 1.02)
         ]
         for n in images
@@ -85,7 +85,7 @@ def test_several_world_sizes_become_one_result_with_a_page_and_plots(tmp_path, c
         return next(
             s.seconds
             for s in one.steps
-            if (s.phase, s.images, s.exchanging) == (Phase.JOINT, images, True)
+            if (s.phase, s.images, s.averages_gradients) == (Phase.JOINT, images, True)
         )
 
     weak = figure(result, "weak scaling, 8 images", "joint, 2 workers")
@@ -163,7 +163,9 @@ def test_a_join_needs_one_worker_and_each_world_size_once(tmp_path, capsys):
 def test_what_is_no_result_of_a_launch_is_named(tmp_path, capsys):
     broken, other = tmp_path / "broken.json", tmp_path / "loader.json"
     broken.write_text("{")
-    write_result(other, Result("loader", "command", {}, [Figure.of_runs("a", "b", "s", [1.0])]))
+    write_result(
+        other, Result("loader", "command", {}, [Measurement.of_runs("a", "b", "s", [1.0])])
+    )
     for path, message in (
         (broken, "broken.json is not a benchmark result"),
         (other, "loader.json is a result of benchmarks.loader"),
@@ -215,10 +217,10 @@ def test_a_launch_on_one_gpu_says_how_long_a_gpu_computes(tmp_path):
     result = read_result(path)
     parameters = {**result.parameters, "device": "NVIDIA H100"}
     write_result(path, dataclasses.replace(result, parameters=parameters))
-    computing = measured_computing(path)
-    assert "measured on one NVIDIA H100, 2, 4, 8 images" in computing.description
+    compute_time = measured_compute_time(path)
+    assert "measured on one NVIDIA H100, 2, 4, 8 images" in compute_time.description
     for phase in Phase:
-        assert computing.by_phase[phase].seconds(96) == pytest.approx(0.002 + 0.096)
+        assert compute_time.by_phase[phase].seconds(96) == pytest.approx(0.002 + 0.096)
 
 
 @pytest.mark.dist
@@ -231,7 +233,10 @@ def test_two_workers_of_a_real_launch_measure_steps_and_messages(tmp_path):
     assert run(command, log) == 0, log.read_text()
     measured = read_measured(output)
     assert measured.topology == Topology(2, 2)
-    assert {(step.images, step.exchanging) for step in measured.steps} == {(2, True), (2, False)}
+    assert {(step.images, step.averages_gradients) for step in measured.steps} == {
+        (2, True),
+        (2, False),
+    }
     assert [message.num_bytes for message in measured.messages] == [1024, 4096]
     assert all(one.seconds > 0 for one in (*measured.steps, *measured.messages))
 

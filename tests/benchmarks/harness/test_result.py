@@ -4,7 +4,7 @@ import json
 import pytest
 
 from benchmarks.harness.result import (
-    Figure,
+    Measurement,
     Result,
     installed_versions,
     read_result,
@@ -14,7 +14,7 @@ from benchmarks.harness.result import (
 
 
 def a_result(name="loader"):
-    figure = Figure.of_runs("case", "reader", "images/s", [30.0, 10.0, 20.0])
+    figure = Measurement.of_runs("case", "reader", "images/s", [30.0, 10.0, 20.0])
     return Result(name, f"python -m benchmarks.{name}", {"rounds": 3}, [figure])
 
 

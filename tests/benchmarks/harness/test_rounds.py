@@ -3,7 +3,12 @@ from functools import partial
 
 import pytest
 
-from benchmarks.harness.rounds import figures_of, measure_in_rounds, of_median_worker, summed
+from benchmarks.harness.rounds import (
+    figures_of,
+    measure_in_rounds,
+    of_median_worker,
+    sum_over_workers,
+)
 
 
 def test_every_candidate_keeps_a_process_of_its_own():
@@ -32,5 +37,5 @@ def test_the_failure_of_a_candidate_is_raised():
 
 def test_a_round_of_several_workers_is_their_sum_or_their_median():
     measured = {"ours": [[10.0, 40.0, 30.0], [1.0, 2.0, 6.0]]}
-    assert summed(measured) == {"ours": [80.0, 9.0]}
+    assert sum_over_workers(measured) == {"ours": [80.0, 9.0]}
     assert of_median_worker(measured) == {"ours": [30.0, 2.0]}

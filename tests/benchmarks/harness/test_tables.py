@@ -1,15 +1,15 @@
 from rich.console import Console
 
 from benchmarks import report
-from benchmarks.harness.result import Figure, Result, write_result
+from benchmarks.harness.result import Measurement, Result, write_result
 from benchmarks.harness.tables import print_result, render_markdown
 
 
 def a_result(name="loader"):
     figures = [
-        Figure.of_runs("direct", "reader", "images/s", [3391.2, 3400.0, 3500.0]),
-        Figure.of_runs("direct", "reader / peer", "ratio", [2.215, 2.4]),
-        Figure.of_runs("random | scale", "reader", "images/s", [0.5]),
+        Measurement.of_runs("direct", "reader", "images/s", [3391.2, 3400.0, 3500.0]),
+        Measurement.of_runs("direct", "reader / peer", "ratio", [2.215, 2.4]),
+        Measurement.of_runs("random | scale", "reader", "images/s", [0.5]),
     ]
     return Result(name, "python -m benchmarks.loader --rounds 3", {"source": "tiles"}, figures)
 

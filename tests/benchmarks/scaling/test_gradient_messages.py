@@ -54,8 +54,8 @@ def test_operations_are_counted_by_hand():
 
 def test_the_last_layers_are_sent_first_and_before_the_backward_has_come_far():
     work = work_of_phases(config_of("--config=places2"))
-    (exchange,) = work[Phase.DISCRIMINATOR].exchanges
-    ready = [bucket.ready for bucket in exchange.network.buckets]
+    (all_reduce,) = work[Phase.DISCRIMINATOR].all_reduces
+    ready = [bucket.ready for bucket in all_reduce.network.buckets]
     assert ready == sorted(ready)
     assert ready[0] < 0.01  # full connections: many bytes, few operations
     assert ready[-1] == 1
@@ -63,7 +63,7 @@ def test_the_last_layers_are_sent_first_and_before_the_backward_has_come_far():
 
 def test_both_networks_exchange_in_the_joint_phase_the_discriminators_first():
     work = work_of_phases(config_of("--config=places2"))
-    discriminator, completion = work[Phase.JOINT].exchanges
-    assert discriminator.network == work[Phase.DISCRIMINATOR].exchanges[0].network
-    assert completion.network == work[Phase.COMPLETION].exchanges[0].network
+    discriminator, completion = work[Phase.JOINT].all_reduces
+    assert discriminator.network == work[Phase.DISCRIMINATOR].all_reduces[0].network
+    assert completion.network == work[Phase.COMPLETION].all_reduces[0].network
     assert discriminator.window + completion.window < 1

@@ -4,13 +4,17 @@ from argparse import ArgumentParser
 
 import pytest
 
-from benchmarks.harness.result import Figure, Result, write_result
+from benchmarks.harness.result import Measurement, Result, write_result
 from benchmarks.scaling import projection
-from benchmarks.scaling.gpu_step_time import GpuComputing, assumed_computing, measured_computing
+from benchmarks.scaling.gpu_step_time import (
+    GpuComputeTime,
+    assumed_compute_time,
+    measured_compute_time,
+)
 from benchmarks.scaling.gradient_messages import work_of_phases
-from benchmarks.scaling.links import Fabric, Link
+from benchmarks.scaling.links import Link, LinkModel
 from benchmarks.scaling.loading_demand import Loading, demand, read_loading
-from benchmarks.scaling.model import Computing
+from benchmarks.scaling.model import ComputeTime
 from benchmarks.scaling.projection import (
     ETHERNET,
     FABRICS,
@@ -28,7 +32,7 @@ from pipeline.config.schedule import Phase
 
 CONFIG = parse_with_config(ArgumentParser(), ["--config=places2"])[1]
 WORK = work_of_phases(CONFIG)
-COMPUTING = GpuComputing({phase: Computing(1e-3, 5e-4) for phase in Phase}, False, "made up")
+COMPUTING = GpuComputeTime({phase: ComputeTime(1e-3, 5e-4) for phase in Phase}, False, "made up")
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +77,7 @@ def test_a_faster_network_smaller_gradients_and_more_images_are_never_less_effic
 def test_efficiency_grows_with_the_bandwidth_alone(monkeypatch):
     found = []
     for bandwidth in (1e9, 1e10, 1e11):
-        fabric = Fabric(Link(1e-6, 1e11), Link(1e-5, bandwidth))
+        fabric = LinkModel(Link(1e-6, 1e11), Link(1e-5, bandwidth))
         monkeypatch.setattr(projection, "FABRICS", {INFINIBAND: fabric})
         rows = project_weak(CONFIG, WORK, COMPUTING, [12])
         found += efficiencies(rows, gradients="fp32", gpus=64, phase=WHOLE_SCHEDULE)
@@ -97,21 +101,23 @@ def test_the_images_that_reach_the_target_are_the_fewest(weak):
     here = {"fabric": INFINIBAND, "gradients": "fp32", "gpus": 64, "phase": WHOLE_SCHEDULE}
     assert efficiencies(rows, images=needed - 1, **here)[0] < 0.9
     assert efficiencies(rows, images=needed, **here)[0] >= 0.9
-    slow = dataclasses.replace(COMPUTING, by_phase={phase: Computing(0.0, 1e-7) for phase in Phase})
+    slow = dataclasses.replace(
+        COMPUTING, by_phase={phase: ComputeTime(0.0, 1e-7) for phase in Phase}
+    )
     assert images_for_target(CONFIG, WORK, slow, ETHERNET, "fp32", overlap=0.0) is None
 
 
 def test_what_is_assumed_says_so():
-    computing = assumed_computing(CONFIG, WORK)
-    assert not computing.is_measured
-    assert computing.description.startswith("assumed, not measured")
-    times = [computing.by_phase[phase].seconds(96) for phase in Phase]
+    compute_time = assumed_compute_time(CONFIG, WORK)
+    assert not compute_time.is_measured
+    assert compute_time.description.startswith("assumed, not measured")
+    times = [compute_time.by_phase[phase].seconds(96) for phase in Phase]
     assert times[1] < times[0] < times[2]  # by their operations
 
 
 def gpu_result(path, workers=1, device="NVIDIA H100", phases=tuple(Phase)):
     figures = [
-        Figure.of_runs("a step", f"{phase}, synthetic images", "s", [0.2]) for phase in phases
+        Measurement.of_runs("a step", f"{phase}, synthetic images", "s", [0.2]) for phase in phases
     ]
     parameters = {"device": device, "workers": workers, "batch size": 96}
     write_result(path, Result("training", "command", parameters, figures))
@@ -119,10 +125,10 @@ def gpu_result(path, workers=1, device="NVIDIA H100", phases=tuple(Phase)):
 
 
 def test_a_measured_gpu_takes_the_place_of_what_is_assumed(tmp_path):
-    computing = measured_computing(gpu_result(tmp_path / "gpu.json"))
-    assert computing.is_measured
-    assert computing.by_phase[Phase.JOINT].seconds(96) == pytest.approx(0.2)
-    assert "measured on one NVIDIA H100" in computing.description
+    compute_time = measured_compute_time(gpu_result(tmp_path / "gpu.json"))
+    assert compute_time.is_measured
+    assert compute_time.by_phase[Phase.JOINT].seconds(96) == pytest.approx(0.2)
+    assert "measured on one NVIDIA H100" in compute_time.description
 
 
 @pytest.mark.parametrize(
@@ -135,11 +141,11 @@ def test_a_measured_gpu_takes_the_place_of_what_is_assumed(tmp_path):
 )
 def test_a_result_of_no_single_gpu_is_refused(changed, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        measured_computing(gpu_result(tmp_path / "gpu.json", **changed))
+        measured_compute_time(gpu_result(tmp_path / "gpu.json", **changed))
 
 
 def test_demand_follows_the_loader_that_was_measured(tmp_path):
-    figures = [Figure.of_runs("random scale", "ShardReader, 1 thread", "images/s", [1000.0])]
+    figures = [Measurement.of_runs("random scale", "ShardReader, 1 thread", "images/s", [1000.0])]
     parameters = {
         "source": "photographs", "images packed": {"train": 3, "val": 1},
         "bytes of all shards": 800,

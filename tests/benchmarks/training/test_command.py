@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.harness.device_peak import Peak
 from benchmarks.harness.photographs import SHIPPED_LABEL
-from benchmarks.harness.result import Figure, Result, read_result
+from benchmarks.harness.result import Measurement, Result, read_result
 from benchmarks.training import __main__ as training
 from benchmarks.training.variants import AS_CONFIGURED, StepsInOwnProcess
 from pipeline.config.schedule import Phase
@@ -49,7 +49,7 @@ def names(result: Result, group: str) -> list[str]:
     return [figure.name for figure in result.figures if figure.group == group]
 
 
-def figure(result: Result, group: str, name: str) -> Figure:
+def figure(result: Result, group: str, name: str) -> Measurement:
     (found,) = (one for one in result.figures if (one.group, one.name) == (group, name))
     return found
 
@@ -219,5 +219,5 @@ def test_two_workers_read_a_set_and_tell_what_the_exchange_of_gradients_costs(
     assert result.parameters["workers"] == 2
     assert result.parameters["variants"] == "in the same processes"
     for phase in Phase:
-        exchange = "exchange of gradients that nothing hides, of a step"
-        assert exchange in names(result, f"where a step's time goes: {phase}")
+        all_reduce = "exchange of gradients that nothing hides, of a step"
+        assert all_reduce in names(result, f"where a step's time goes: {phase}")

@@ -168,7 +168,7 @@ def test_a_store_that_keeps_old_checkpoints_does_not_end_the_run(
 ) -> None:
     def refuse(url: str) -> None:
         if step_name(1) in url:
-            raise PermissionError("the store has kept some of it")
+            raise PermissionError("the object storage has kept some of it")
 
     said: list[str] = []
     writer = CheckpointWriter(folder, 1, said.append, skip_late=False)
@@ -177,7 +177,7 @@ def test_a_store_that_keeps_old_checkpoints_does_not_end_the_run(
     monkeypatch.setattr(checkpoint, "remove_tree", refuse)
     writer.save(2, {"completion": {"w": torch.zeros(1)}}, {})
     writer.close()
-    assert "older checkpoints were not removed: the store has kept some of it" in said
+    assert "older checkpoints were not removed: the object storage has kept some of it" in said
     assert committed_steps(folder) == [1, 2]
     monkeypatch.undo()
     save(folder, 3, keep=1)

@@ -12,7 +12,7 @@ from pipeline.config.run_identity import (
     ADDED_FIELDS,
     config_digest,
     recorded_config,
-    trajectory_mapping,
+    result_affecting_settings,
 )
 from pipeline.config.schema import Config
 
@@ -37,7 +37,7 @@ def test_a_field_that_was_added_counts_where_it_has_another_value_than_before() 
     assert config_digest(parse_config({"loss": {"adversarial": "saturating"}})) != (
         config_digest(Config())
     )
-    assert "loss.adversarial" in trajectory_mapping(Config())
+    assert "loss.adversarial" in result_affecting_settings(Config())
 
 
 def test_a_recorded_configuration_has_what_was_in_effect_before_a_field_was_added(
@@ -62,7 +62,7 @@ def test_holes_drawn_anew_and_their_recipes_make_another_run() -> None:
 
 
 def test_a_trajectory_is_of_plain_values() -> None:
-    for value in trajectory_mapping(Config()).values():
+    for value in result_affecting_settings(Config()).values():
         assert isinstance(value, (str, int, float, bool, list))
 
 

@@ -120,6 +120,6 @@ def test_a_cut_off_file_is_refused_without_its_folder(tmp_path: Path) -> None:
 def test_a_file_of_too_many_bytes_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(picture, "LARGEST_FILE_MB", 0)
+    monkeypatch.setattr(picture, "MAX_FILE_MB", 0)
     with pytest.raises(ValueError, match=r"^a\.png has more than 0 MB"):
         read_picture(save(tmp_path / "a.png", data.astronaut()[:8, :8]), 64)

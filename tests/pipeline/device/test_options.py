@@ -20,8 +20,8 @@ from pipeline.engines.start import start_worker
 from pipeline.evaluation.batch_norm_recalibration import recalibrated
 from pipeline.exports.network_folder import load_completion_network, save_completion_network
 from pipeline.networks.glcic import CompletionNetwork
-from pipeline.networks.plain_copy import plain_copy
 from pipeline.networks.registry import build_completion, build_discriminator
+from pipeline.networks.unwrapped_copy import unwrapped_copy
 from pipeline.training.averaged_weights import AveragedNetwork
 from pipeline.training.dilation_choice import choose_dilation_
 from pipeline.training.resume import resume_
@@ -190,7 +190,7 @@ def test_a_copy_of_a_compiled_network_is_not_compiled(monkeypatch: pytest.Monkey
     apply_options(network, dataclasses.replace(config, train=compiling))
     assert list(network.state_dict()) == names
     inputs = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 16, 16)
-    plain_copy(network)(*inputs)
+    unwrapped_copy(network)(*inputs)
     assert not calls
     network(*inputs)
     assert calls

@@ -199,25 +199,23 @@ def test_a_package_that_is_missing_is_named_before_anything_starts(
     ("name", "value", "part"),
     [
         ("MIXED_PRECISION", "fp16", "train.precision decides"),
-        ("DYNAMO_BACKEND", "INDUCTOR", "take dynamo_config out"),
+        ("DYNAMO_BACKEND", "INDUCTOR", "remove dynamo_config"),
         ("GRADIENT_ACCUMULATION_STEPS", "4", "--train.micro_batch_size"),
         ("USE_DEEPSPEED", "true", "--parallel.engine deepspeed"),
         ("USE_FSDP", "true", "set MULTI_GPU"),
     ],
 )
-def test_what_accelerate_launch_was_told_otherwise_is_refused(
-    name: str, value: str, part: str
-) -> None:
-    told = {
+def test_other_settings_of_accelerate_launch_are_refused(name: str, value: str, part: str) -> None:
+    environment = {
         "ACCELERATE_MIXED_PRECISION": "no",
         "ACCELERATE_DYNAMO_BACKEND": "NO",
         "ACCELERATE_USE_DEEPSPEED": "false",
     }
-    assert launcher_errors(Config(), told) == []
+    assert launcher_errors(Config(), environment) == []
     assert launcher_errors(Config(), {"ACCELERATE_MIXED_PRECISION": "bf16"}) == []
-    (fault,) = launcher_errors(Config(), told | {f"ACCELERATE_{name}": value})
-    assert part in fault
-    assert value.lower() in fault or name.removeprefix("USE_") in fault
+    (error,) = launcher_errors(Config(), environment | {f"ACCELERATE_{name}": value})
+    assert part in error
+    assert value.lower() in error or name.removeprefix("USE_") in error
 
 
 @pytest.mark.parametrize(
@@ -238,9 +236,9 @@ def test_a_deepspeed_file_may_not_change_what_is_computed(
 ) -> None:
     file = tmp_path / "deepspeed.json"
     file.write_text(json.dumps(content))
-    (fault,) = deepspeed_file_errors(deepspeed_config(parallel={"deepspeed_config": str(file)}))
-    assert part in fault
-    assert str(file) in fault
+    (error,) = deepspeed_file_errors(deepspeed_config(parallel={"deepspeed_config": str(file)}))
+    assert part in error
+    assert str(file) in error
 
 
 def test_a_deepspeed_file_that_is_missing_or_broken_is_named(tmp_path: Path) -> None:

@@ -28,9 +28,9 @@ from pipeline.evaluation.evaluate import (
     recalibrate,
     sample_tensors,
 )
-from pipeline.evaluation.map_metrics import MAP_FIGURES
-from pipeline.evaluation.metrics import FIGURES, OF_ALL_SAMPLES, image_figures
-from pipeline.evaluation.per_sample import Measuring
+from pipeline.evaluation.map_metrics import MAP_METRICS
+from pipeline.evaluation.metrics import METRICS, OF_ALL_SAMPLES, image_metrics
+from pipeline.evaluation.per_sample import EvaluationContext
 from pipeline.inference.photograph import quantized
 from pipeline.inference.poisson_blending import blended
 from pipeline.networks.dam import AttentionCompletionNetwork
@@ -44,8 +44,8 @@ from tests.pipeline.rank_sum import in_threads
 from tests.shards.pictures import pack_small_set
 
 CPU = torch.device("cpu")
-NETWORK_FIGURES = {*MAP_FIGURES, *OF_ALL_SAMPLES, "lpips"}  # that not all evaluations have
-IMAGE_FIGURES = [name for name in FIGURES if name not in NETWORK_FIGURES]
+NETWORK_METRICS = {*MAP_METRICS, *OF_ALL_SAMPLES, "lpips"}  # that not all evaluations have
+IMAGE_METRICS = [name for name in METRICS if name not in NETWORK_METRICS]
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +80,12 @@ def assert_same_figures(first: Evaluation, second: Evaluation) -> None:
 def test_the_number_of_ranks_does_not_change_the_figures(
     shards_url: str, network: CompletionNetwork, world_size: int
 ) -> None:
-    alone = evaluate(network, shards_url, Measuring(CPU))
+    alone = evaluate(network, shards_url, EvaluationContext(CPU))
     results = in_threads(
         world_size,
-        lambda rank, total: evaluate(network, shards_url, Measuring(CPU, rank, world_size, total)),
+        lambda rank, total: evaluate(
+            network, shards_url, EvaluationContext(CPU, rank, world_size, total)
+        ),
     )
     for evaluation in results:
         assert_same_figures(alone, evaluation)
@@ -92,10 +94,12 @@ def test_the_number_of_ranks_does_not_change_the_figures(
 def test_neither_the_batch_size_nor_the_threads_change_the_figures(
     shards_url: str, network: CompletionNetwork
 ) -> None:
-    expected = evaluate(network, shards_url, Measuring(CPU), batch_size=16)
-    assert_same_figures(expected, evaluate(network, shards_url, Measuring(CPU), batch_size=1))
+    expected = evaluate(network, shards_url, EvaluationContext(CPU), batch_size=16)
     assert_same_figures(
-        expected, evaluate(network, shards_url, Measuring(CPU, threads=3), batch_size=5)
+        expected, evaluate(network, shards_url, EvaluationContext(CPU), batch_size=1)
+    )
+    assert_same_figures(
+        expected, evaluate(network, shards_url, EvaluationContext(CPU, threads=3), batch_size=5)
     )
 
 
@@ -109,8 +113,8 @@ def test_the_figures_are_means_over_all_validation_samples(
         mask = np.zeros((32, 32), dtype=bool)
         for x, y, width, height in batch.completion_holes[0]:
             mask[y : y + height, x : x + width] = True
-        expected.append(image_figures(batch.images[0], fill(batch.images[0], mask), mask))
-    evaluation = evaluate(network, shards_url, Measuring(CPU))
+        expected.append(image_metrics(batch.images[0], fill(batch.images[0], mask), mask))
+    evaluation = evaluate(network, shards_url, EvaluationContext(CPU))
     assert evaluation.num_samples == len(expected) == manifest.num_samples("val") > 4
     for figure, value in evaluation.methods["mean colour"].items():
         assert value == pytest.approx(np.mean([row[figure] for row in expected])), figure
@@ -121,8 +125,8 @@ def test_a_network_that_returns_the_image_has_perfect_figures(shards_url: str) -
         def forward(self, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
             return image
 
-    figures = evaluate(Cheat(), shards_url, Measuring(CPU)).methods["glcic"]
-    assert set(figures) == set(IMAGE_FIGURES)
+    figures = evaluate(Cheat(), shards_url, EvaluationContext(CPU)).methods["glcic"]
+    assert set(figures) == set(IMAGE_METRICS)
     assert figures["hole_mse"] == 0
     assert figures["known_mse_of_raw"] == pytest.approx(0, abs=1e-12)
     assert figures["ssim"] == pytest.approx(1)
@@ -147,14 +151,18 @@ class Mapped(torch.nn.Module):
 
 
 def test_the_figures_of_maps_are_those_of_the_finest_one(shards_url: str) -> None:
-    figures = evaluate(Mapped(lambda error: error), shards_url, Measuring(CPU, map_scale=1.5))
+    figures = evaluate(
+        Mapped(lambda error: error), shards_url, EvaluationContext(CPU, map_scale=1.5)
+    )
     exact = figures.methods["glcic"]
-    assert set(exact) == {*IMAGE_FIGURES, *MAP_FIGURES}
+    assert set(exact) == {*IMAGE_METRICS, *MAP_METRICS}
     assert exact["map_mae"] == pytest.approx(0, abs=1e-6)
     assert exact["map_error_correlation"] == pytest.approx(1, abs=1e-3)
     assert exact["map_hole_auroc"] > 0.95
-    assert not set(MAP_FIGURES) & set(figures.methods["Telea"])
-    wrong = evaluate(Mapped(lambda error: 1 - error), shards_url, Measuring(CPU, map_scale=1.5))
+    assert not set(MAP_METRICS) & set(figures.methods["Telea"])
+    wrong = evaluate(
+        Mapped(lambda error: 1 - error), shards_url, EvaluationContext(CPU, map_scale=1.5)
+    )
     assert wrong.methods["glcic"]["map_error_correlation"] == pytest.approx(-1, abs=1e-3)
     assert wrong.methods["glcic"]["map_hole_auroc"] < 0.05
 
@@ -163,20 +171,22 @@ def test_only_blocks_with_maps_have_figures_of_maps(shards_url: str) -> None:
     config = CompletionConfig(kind="dam", width=8)
     joins = dataclasses.replace(config, attention_maps="zero")
     learned, zero = (
-        evaluate(AttentionCompletionNetwork(one).eval(), shards_url, Measuring(CPU), limit=3)
+        evaluate(
+            AttentionCompletionNetwork(one).eval(), shards_url, EvaluationContext(CPU), limit=3
+        )
         for one in (config, joins)
     )
     assert "map_mae" in learned.methods["glcic"]
-    assert set(zero.methods["glcic"]) == set(IMAGE_FIGURES)
+    assert set(zero.methods["glcic"]) == set(IMAGE_METRICS)
 
 
 def test_samples_with_a_constant_map_are_left_out_of_the_correlation(shards_url: str) -> None:
     def of_the_first_alone(error: torch.Tensor) -> torch.Tensor:
         return torch.cat([error[:1], torch.zeros_like(error[1:])])
 
-    some = evaluate(Mapped(of_the_first_alone), shards_url, Measuring(CPU, map_scale=1.5))
+    some = evaluate(Mapped(of_the_first_alone), shards_url, EvaluationContext(CPU, map_scale=1.5))
     assert some.methods["glcic"]["map_error_correlation"] == pytest.approx(1, abs=1e-3)
-    none = evaluate(Mapped(torch.zeros_like), shards_url, Measuring(CPU))
+    none = evaluate(Mapped(torch.zeros_like), shards_url, EvaluationContext(CPU))
     assert "map_error_correlation" not in none.methods["glcic"]
     assert none.methods["glcic"]["map_hole_auroc"] == pytest.approx(0.5)
 
@@ -184,12 +194,14 @@ def test_samples_with_a_constant_map_are_left_out_of_the_correlation(shards_url:
 def test_the_classic_methods_can_be_left_out_and_have_no_raw_output(
     shards_url: str, network: CompletionNetwork
 ) -> None:
-    with_all = evaluate(network, shards_url, Measuring(CPU), limit=3)
+    with_all = evaluate(network, shards_url, EvaluationContext(CPU), limit=3)
     available = [name for name in BASELINE_NAMES if name not in baselines_left_out(BASELINE_NAMES)]
     assert list(with_all.methods) == ["glcic", "glcic blended", *available]
     for method in ("glcic blended", "Telea"):
         assert "known_mse_of_raw" not in with_all.methods[method]
-    some = evaluate(network, shards_url, Measuring(CPU), limit=3, baselines=["Telea", "membrane"])
+    some = evaluate(
+        network, shards_url, EvaluationContext(CPU), limit=3, baselines=["Telea", "membrane"]
+    )
     assert list(some.methods) == ["glcic", "glcic blended", "membrane", "Telea"]
     config = config_of(shards_url, limit=3)
     while_training = evaluate_network(network, config, Worker(), baselines=False)
@@ -205,8 +217,8 @@ def test_the_blended_completions_are_those_of_the_paper_s_post_processing(
         completed = composite(network(images, masks), images, masks)
     hole = masks[0, 0].numpy() > 0.5
     after = blended(quantized(completed[0].permute(1, 2, 0).numpy()), hole)
-    methods = evaluate(network, shards_url, Measuring(CPU), limit=1, baselines=()).methods
-    expected = image_figures(batch.images[0], after, hole)
+    methods = evaluate(network, shards_url, EvaluationContext(CPU), limit=1, baselines=()).methods
+    expected = image_metrics(batch.images[0], after, hole)
     assert methods["glcic blended"] == pytest.approx(expected)
     assert methods["glcic blended"]["hole_mse"] != methods["glcic"]["hole_mse"]
 
@@ -215,7 +227,9 @@ def test_a_method_that_is_not_installed_is_named_below_the_tables(
     shards_url: str, network: CompletionNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(cv2, "xphoto", raising=False)
-    evaluation = evaluate(network, shards_url, Measuring(CPU), limit=2, baselines=["FSR", "Telea"])
+    evaluation = evaluate(
+        network, shards_url, EvaluationContext(CPU), limit=2, baselines=["FSR", "Telea"]
+    )
     assert list(evaluation.methods) == ["glcic", "glcic blended", "Telea"]
     assert list(evaluation.evaluated["baselines_left_out"]) == ["FSR"]
     assert "FSR is left out: this OpenCV has no module xphoto" in evaluation.to_markdown()
@@ -224,7 +238,7 @@ def test_a_method_that_is_not_installed_is_named_below_the_tables(
 def test_the_masks_of_one_image_are_resampled_together(
     shards_url: str, network: CompletionNetwork
 ) -> None:
-    evaluation = evaluate(network, shards_url, Measuring(CPU), baselines=["membrane"])
+    evaluation = evaluate(network, shards_url, EvaluationContext(CPU), baselines=["membrane"])
     assert evaluation.intervals["num_images"] == evaluation.num_samples / 2
     low, high = evaluation.intervals["methods"]["membrane"]["hole_psnr_db"]
     assert low < evaluation.methods["membrane"]["hole_psnr_db"] < high
@@ -262,7 +276,7 @@ def test_the_outputs_tell_what_was_evaluated_and_every_figure(
     assert content["evaluated"]["data_fingerprint"] == load_manifest(shards_url).fingerprint
     tables = [part.splitlines() for part in evaluation.to_markdown().split("\n\n")][:5]
     first, intervals, differences, of_blended, by_mask = tables
-    assert len(first) == 2 + len(IMAGE_FIGURES)
+    assert len(first) == 2 + len(IMAGE_METRICS)
     assert first[-1].endswith("| - | - | - |")
     assert len(intervals) == 2 + len(evaluation.methods)
     assert len(differences) == len(of_blended) == 2 + len(evaluation.methods) - 1
@@ -328,4 +342,4 @@ def test_recalibration_needs_no_more_images_than_there_are(
 
 def test_a_set_that_does_not_exist_is_named(network: CompletionNetwork, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no packed set"):
-        evaluate(network, str(tmp_path / "none"), Measuring(CPU))
+        evaluate(network, str(tmp_path / "none"), EvaluationContext(CPU))

@@ -8,7 +8,7 @@ from pipeline.evaluation import feature_metrics
 from pipeline.evaluation.feature_metrics import (
     OnnxNetwork,
     PerceptualNetworks,
-    feature_figures,
+    distribution_metrics,
     frechet_distance,
     inception_scores,
     kernel_distance,
@@ -97,7 +97,7 @@ def test_pairs_are_compared_with_each_other_alone() -> None:
 
 def test_a_single_sample_has_no_distribution() -> None:
     with pytest.raises(ValueError, match="2 samples are the fewest"):
-        feature_figures(np.zeros((1, 4), np.float32), np.zeros((1, 4), np.float32))
+        distribution_metrics(np.zeros((1, 4), np.float32), np.zeros((1, 4), np.float32))
 
 
 @pytest.mark.parametrize("batch", ["n", 1, 4])

@@ -8,9 +8,9 @@ import torch
 from pipeline.config.schema import CompletionConfig
 from pipeline.evaluation.evaluate import Evaluation, evaluate, evaluate_files
 from pipeline.evaluation.feature_metrics import PerceptualNetworks
-from pipeline.evaluation.per_sample import Measuring
+from pipeline.evaluation.per_sample import EvaluationContext
 from pipeline.networks.glcic import CompletionNetwork
-from shards.evaluation_sets.image_mask_pairs import FixedPairs, find_pairs
+from shards.evaluation_sets.image_mask_pairs import ImageMaskPairs, find_pairs
 from shards.evaluation_sets.write_pairs import write_fixed_files
 from shards.format.manifest import load_manifest
 from tests.pipeline.onnx_networks import write_distance_network, write_feature_network
@@ -41,7 +41,7 @@ def folder(shards_url: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pairs(folder: Path) -> FixedPairs:
+def pairs(folder: Path) -> ImageMaskPairs:
     return find_pairs(str(folder / "images.csv"), [str(folder / n) for n in ("packed", "small")])
 
 
@@ -71,8 +71,8 @@ def test_packed_samples_as_files_have_the_figures_that_they_have_in_the_set(
     shards_url: str, folder: Path, network: CompletionNetwork
 ) -> None:
     pairs = find_pairs(str(folder / "images.csv"), [str(folder / "packed")])
-    of_files = evaluate_files(network, pairs, Measuring(CPU))
-    of_set = evaluate(network, shards_url, Measuring(CPU))
+    of_files = evaluate_files(network, pairs, EvaluationContext(CPU))
+    of_set = evaluate(network, shards_url, EvaluationContext(CPU))
     assert of_files.num_samples == of_set.num_samples == 18
     assert_same(of_set, of_files)
     assert of_files.methods["Telea"] == pytest.approx(of_set.methods["Telea"])
@@ -81,9 +81,9 @@ def test_packed_samples_as_files_have_the_figures_that_they_have_in_the_set(
 
 
 def test_every_set_of_masks_has_figures_of_its_own(
-    pairs: FixedPairs, network: CompletionNetwork
+    pairs: ImageMaskPairs, network: CompletionNetwork
 ) -> None:
-    evaluation = evaluate_files(network, pairs, Measuring(CPU))
+    evaluation = evaluate_files(network, pairs, EvaluationContext(CPU))
     assert list(evaluation.by_set) == ["packed", "small"]
     assert [one["num_samples"] for one in evaluation.by_set.values()] == [18, 18]
     for figure in ("hole_mse", "ssim"):
@@ -96,9 +96,9 @@ def test_every_set_of_masks_has_figures_of_its_own(
 
 
 def test_samples_are_grouped_by_the_tenth_that_their_hole_takes(
-    pairs: FixedPairs, network: CompletionNetwork
+    pairs: ImageMaskPairs, network: CompletionNetwork
 ) -> None:
-    evaluation = evaluate_files(network, pairs, Measuring(CPU), baselines=(), blend=False)
+    evaluation = evaluate_files(network, pairs, EvaluationContext(CPU), baselines=(), blend=False)
     shares = [pairs.read(number)[1].mean() for number in range(len(pairs.pairs))]
     expected = {f"{10 * n}-{10 * n + 10} %": 0 for n in range(10)}
     for share in shares:
@@ -115,12 +115,14 @@ def test_samples_are_grouped_by_the_tenth_that_their_hole_takes(
 
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_figures_of_distributions_do_not_depend_on_the_number_of_ranks(
-    pairs: FixedPairs,
+    pairs: ImageMaskPairs,
     network: CompletionNetwork,
     perceptual: PerceptualNetworks,
     world_size: int,
 ) -> None:
-    alone = evaluate_files(network, pairs, Measuring(CPU, perceptual=perceptual), batch_size=7)
+    alone = evaluate_files(
+        network, pairs, EvaluationContext(CPU, perceptual=perceptual), batch_size=7
+    )
     figures = alone.methods["glcic"]
     assert {"lpips", "fid", "kid", "u_ids_percent", "p_ids_percent"} <= set(figures)
     assert figures["fid"] > 0
@@ -129,7 +131,7 @@ def test_figures_of_distributions_do_not_depend_on_the_number_of_ranks(
     results = in_threads(
         world_size,
         lambda rank, total: evaluate_files(
-            network, pairs, Measuring(CPU, rank, world_size, total, perceptual=perceptual)
+            network, pairs, EvaluationContext(CPU, rank, world_size, total, perceptual=perceptual)
         ),
     )
     for evaluation in results:
@@ -137,9 +139,9 @@ def test_figures_of_distributions_do_not_depend_on_the_number_of_ranks(
 
 
 def test_every_method_is_compared_by_the_same_perceptual_networks(
-    pairs: FixedPairs, network: CompletionNetwork, perceptual: PerceptualNetworks
+    pairs: ImageMaskPairs, network: CompletionNetwork, perceptual: PerceptualNetworks
 ) -> None:
-    methods = evaluate_files(network, pairs, Measuring(CPU, perceptual=perceptual)).methods
+    methods = evaluate_files(network, pairs, EvaluationContext(CPU, perceptual=perceptual)).methods
     assert {"glcic blended", "membrane", "Navier-Stokes"} <= set(methods)
     for name in ("lpips", "fid", "kid", "u_ids_percent", "p_ids_percent"):
         assert all(name in figures for figures in methods.values()), name
@@ -150,18 +152,20 @@ def test_every_method_is_compared_by_the_same_perceptual_networks(
 
 
 def test_the_sets_of_masks_of_one_image_are_resampled_together(
-    pairs: FixedPairs, network: CompletionNetwork
+    pairs: ImageMaskPairs, network: CompletionNetwork
 ) -> None:
-    evaluation = evaluate_files(network, pairs, Measuring(CPU), baselines=())
+    evaluation = evaluate_files(network, pairs, EvaluationContext(CPU), baselines=())
     num_images = len({pair.image for pair in pairs.pairs})
     assert evaluation.intervals["num_images"] == num_images < evaluation.num_samples
 
 
 def test_the_result_tells_which_files_it_was_made_on(
-    folder: Path, pairs: FixedPairs, network: CompletionNetwork
+    folder: Path, pairs: ImageMaskPairs, network: CompletionNetwork
 ) -> None:
     packed = find_pairs(str(folder / "images.csv"), [str(folder / "packed")])
-    first = evaluate_files(network, packed, Measuring(CPU), limit=2, baselines=(), blend=False)
+    first = evaluate_files(
+        network, packed, EvaluationContext(CPU), limit=2, baselines=(), blend=False
+    )
     assert first.num_samples == 2
     assert first.evaluated["files"]["sha256"] == packed.description()["sha256"] != ""
     assert pairs.description()["sha256"] == ""  # the small masks are not in the list

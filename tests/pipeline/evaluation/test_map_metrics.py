@@ -5,9 +5,9 @@ import pytest
 from scipy.stats import mannwhitneyu, spearmanr
 
 from pipeline.evaluation.map_metrics import (
-    MAP_FIGURES,
+    MAP_METRICS,
     area_under_roc,
-    map_figures,
+    attention_map_metrics,
     rank_correlation,
 )
 
@@ -24,8 +24,8 @@ def sample() -> dict[str, np.ndarray]:
 def test_the_figures_are_those_of_the_textbook() -> None:
     values = sample()
     fakeness, mask = values["fakeness"], values["mask"]
-    figures = map_figures(**values)
-    assert tuple(figures) == MAP_FIGURES
+    figures = attention_map_metrics(**values)
+    assert tuple(figures) == MAP_METRICS
     assert figures["map_mae"] == pytest.approx(np.abs(fakeness - values["target"]).mean())
     expected = spearmanr(fakeness[mask], values["error"][mask]).statistic
     assert figures["map_error_correlation"] == pytest.approx(expected)
@@ -35,9 +35,9 @@ def test_the_figures_are_those_of_the_textbook() -> None:
 
 def test_what_is_outside_of_the_hole_does_not_move_the_correlation() -> None:
     values = sample()
-    before = map_figures(**values)["map_error_correlation"]
+    before = attention_map_metrics(**values)["map_error_correlation"]
     values["fakeness"] = np.where(values["mask"], values["fakeness"], 1)
-    assert map_figures(**values)["map_error_correlation"] == before
+    assert attention_map_metrics(**values)["map_error_correlation"] == before
 
 
 def test_where_a_figure_is_not_defined_it_is_not_a_number() -> None:

@@ -4,8 +4,8 @@ import pytest
 from skimage import data
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from pipeline.evaluation.map_metrics import MAP_FIGURES
-from pipeline.evaluation.metrics import PSNR_LIMIT_DB, SAMPLE_FIGURES, image_figures, known_mse
+from pipeline.evaluation.map_metrics import MAP_METRICS
+from pipeline.evaluation.metrics import PSNR_LIMIT_DB, SAMPLE_METRICS, image_metrics, known_mse
 from pipeline.inference.photograph import quantized
 
 
@@ -20,7 +20,7 @@ def sample() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def test_errors_are_averaged_over_the_region_that_their_name_says() -> None:
-    figures = image_figures(*sample())
+    figures = image_metrics(*sample())
     assert figures["hole_mse"] == pytest.approx(0.04)
     assert figures["hole_l1_percent"] == pytest.approx(20)
     assert figures["mse_masked_over_image"] == pytest.approx(0.01)
@@ -28,7 +28,7 @@ def test_errors_are_averaged_over_the_region_that_their_name_says() -> None:
 
 def test_psnr_and_ssim_are_those_of_scikit_image() -> None:
     original, completed, mask = sample()
-    figures = image_figures(original, completed, mask)
+    figures = image_metrics(original, completed, mask)
     ssim = structural_similarity(
         original, completed, channel_axis=2, gaussian_weights=True, sigma=1.5,
         use_sample_covariance=False, data_range=255,
@@ -76,7 +76,7 @@ def test_the_ssim_without_the_border_is_that_of_mmagic() -> None:
     mask = np.zeros((40, 40), dtype=bool)
     mask[10:30, 0:18] = True  # up to the border, where the two definitions differ
     completed = np.where(mask[..., None], cv2.GaussianBlur(original, (0, 0), 4), original)
-    figures = image_figures(original, completed, mask)
+    figures = image_metrics(original, completed, mask)
     expected = ssim_where_the_window_fits(original, completed)
     assert figures["ssim_without_border"] == pytest.approx(expected, abs=1e-9)
     assert abs(figures["ssim"] - expected) > 0.001
@@ -86,22 +86,22 @@ def test_a_blurred_hole_is_less_sharp_than_the_original_and_an_exact_one_as_shar
     original, _, mask = sample()
     blurred = cv2.GaussianBlur(original, (0, 0), 1.5)
     blurred[~mask] = original[~mask]
-    assert image_figures(original, original, mask)["hole_sharpness"] == pytest.approx(1)
-    assert 0 < image_figures(original, blurred, mask)["hole_sharpness"] < 0.6
+    assert image_metrics(original, original, mask)["hole_sharpness"] == pytest.approx(1)
+    assert 0 < image_metrics(original, blurred, mask)["hole_sharpness"] < 0.6
 
 
 def test_a_flat_hole_has_no_sharpness_whatever_surrounds_it() -> None:
     original, flat, mask = sample()
     flat[mask] = 255
-    assert image_figures(original, flat, mask)["hole_sharpness"] == 0
+    assert image_metrics(original, flat, mask)["hole_sharpness"] == 0
 
 
 def test_sharpness_is_measured_in_the_hole_alone() -> None:
     original, _, mask = sample()
     other = original.copy()
     other[~mask] = 255 - other[~mask]
-    expected = image_figures(original, original, mask)["hole_sharpness"]
-    assert image_figures(original, other, mask)["hole_sharpness"] == expected
+    expected = image_metrics(original, original, mask)["hole_sharpness"]
+    assert image_metrics(original, other, mask)["hole_sharpness"] == expected
 
 
 def test_the_seam_is_the_step_across_the_border_against_the_original_s() -> None:
@@ -109,29 +109,29 @@ def test_the_seam_is_the_step_across_the_border_against_the_original_s() -> None
     ramp = np.repeat(ramp, 3, axis=2)
     mask = np.zeros((16, 16), dtype=bool)
     mask[:, 8:] = True  # one border of 16 pairs, across which the original has steps of 8 levels
-    assert image_figures(ramp, ramp, mask)["seam"] == pytest.approx(1)
+    assert image_metrics(ramp, ramp, mask)["seam"] == pytest.approx(1)
     raised = np.where(mask[..., None], ramp + 16, ramp)
-    assert image_figures(ramp, raised, mask)["seam"] == pytest.approx(3)
-    assert image_figures(ramp, raised, mask)["hole_sharpness"] == pytest.approx(1)
+    assert image_metrics(ramp, raised, mask)["seam"] == pytest.approx(3)
+    assert image_metrics(ramp, raised, mask)["hole_sharpness"] == pytest.approx(1)
     level = np.where(mask[..., None], np.uint8(56), ramp)
-    assert image_figures(ramp, level, mask)["seam"] == 0
+    assert image_metrics(ramp, level, mask)["seam"] == 0
 
 
 def test_the_seam_is_measured_at_the_border_alone() -> None:
     original, _, mask = sample()
     other = original.copy()
     other[10:22, 10:22] = 255 - other[10:22, 10:22]
-    assert image_figures(original, other, mask)["seam"] == pytest.approx(1)
+    assert image_metrics(original, other, mask)["seam"] == pytest.approx(1)
 
 
 def test_a_hole_without_neighbours_has_no_such_figure() -> None:
     original, completed, mask = sample()
-    everything = image_figures(original, completed, np.ones_like(mask))
+    everything = image_metrics(original, completed, np.ones_like(mask))
     assert np.isnan(everything["seam"])
     assert np.isfinite(everything["hole_sharpness"])
     pixels = np.zeros_like(mask)
     pixels[4, 4] = pixels[0, 31] = True
-    single = image_figures(original, completed, pixels)
+    single = image_metrics(original, completed, pixels)
     assert np.isnan(single["hole_sharpness"])
     assert np.isfinite(single["seam"])
 
@@ -142,12 +142,12 @@ def test_the_sharpness_beside_a_flat_original_stays_small() -> None:
     mask[4:12, 4:12] = True
     noisy = flat.copy()
     noisy[5, 5] += 1
-    assert image_figures(flat, noisy, mask)["hole_sharpness"] < 1
+    assert image_metrics(flat, noisy, mask)["hole_sharpness"] < 1
 
 
 def test_an_exact_copy_has_finite_figures() -> None:
     original, _, mask = sample()
-    figures = image_figures(original, original, mask)
+    figures = image_metrics(original, original, mask)
     assert figures["hole_mse"] == 0
     assert figures["psnr_db"] == figures["hole_psnr_db"] == PSNR_LIMIT_DB
     assert figures["ssim"] == pytest.approx(1)
@@ -157,7 +157,7 @@ def test_an_exact_copy_has_finite_figures() -> None:
 def test_an_empty_mask_is_refused() -> None:
     original, completed, mask = sample()
     with pytest.raises(ValueError, match="the mask is empty"):
-        image_figures(original, completed, np.zeros_like(mask))
+        image_metrics(original, completed, np.zeros_like(mask))
 
 
 def test_the_error_of_known_pixels_ignores_the_hole() -> None:
@@ -171,8 +171,8 @@ def test_the_error_of_known_pixels_ignores_the_hole() -> None:
 
 
 def test_every_figure_has_a_heading() -> None:
-    assert {*image_figures(*sample()), "known_mse_of_raw", *MAP_FIGURES, "lpips"} == set(
-        SAMPLE_FIGURES
+    assert {*image_metrics(*sample()), "known_mse_of_raw", *MAP_METRICS, "lpips"} == set(
+        SAMPLE_METRICS
     )
 
 

@@ -15,7 +15,7 @@ from launch import preview
 from pipeline.config.schema import Config
 from pipeline.engines.ddp import Worker
 from pipeline.evaluation.evaluate import evaluate, recalibrate, sample_tensors
-from pipeline.evaluation.per_sample import Measuring
+from pipeline.evaluation.per_sample import EvaluationContext
 from pipeline.networks.glcic import CompletionNetwork
 from pipeline.reporting.sample_sheets import validation_sheet
 from pipeline.step.device_feed import DeviceFeed, masks_to_device
@@ -147,9 +147,9 @@ def test_figures_count_the_pixels_of_the_mask_and_not_of_its_boxes(shards: str) 
         def forward(self, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
             return torch.where(mask > 0.5, 1 - image, image)
 
-    metrics = evaluate(WrongInTheMask(), shards, Measuring(CPU), baselines=(), blend=False).methods[
-        "glcic"
-    ]
+    metrics = evaluate(
+        WrongInTheMask(), shards, EvaluationContext(CPU), baselines=(), blend=False
+    ).methods["glcic"]
     errors = []
     expected = packed_masks(shards, "val")
     for batch in read_in_order(shards, "val", range(12), batch_size=12):

@@ -192,7 +192,7 @@ def test_a_masked_loss_and_a_composite_give_known_pixels_no_gradient() -> None:
     step = training_step(small_config(reconstruction="masked", alpha=1.0))
     batch = training_batch()
     raw = step.completion.network(batch.images, batch.masks).detach().requires_grad_(True)
-    shown = step._shown(raw, batch)
+    shown = step._discriminator_input(raw, batch)
     logits = step.discriminator.frozen(shown, step._patches(shown, batch.hole_corners))
     (step._reconstruction_losses((raw, ()), batch)[0] + adversarial_loss(logits)).backward()
     assert raw.grad is not None
@@ -208,7 +208,7 @@ def test_shown_raw_the_discriminator_sees_the_known_region_as_the_network_left_i
     )
     step = training_step(config)
     raw = torch.rand(4, 3, 32, 32)
-    assert step._shown(raw, training_batch()) is raw
+    assert step._discriminator_input(raw, training_batch()) is raw
 
 
 def test_bf16_autocast_keeps_parameters_and_losses_in_float32() -> None:

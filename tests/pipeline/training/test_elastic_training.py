@@ -68,9 +68,9 @@ def test_training_goes_on_without_a_node_that_vanishes_and_with_one_that_takes_i
 
 
 STANDS_BY = """
-from pipeline.engines.wait_for_nodes import stand_by
+from pipeline.engines.wait_for_nodes import wait_for_nodes
 print("waits", flush=True)
-stand_by(timeout_s=60)
+wait_for_nodes(timeout_s=60)
 """
 
 
@@ -106,10 +106,10 @@ def test_a_number_of_workers_that_cannot_share_the_batch_waits_in_an_elastic_job
     class Waiting(Exception):
         pass
 
-    def stand_by(timeout_s: int) -> None:
+    def wait_for_nodes(timeout_s: int) -> None:
         raise Waiting
 
-    monkeypatch.setattr("pipeline.engines.wait_for_nodes.stand_by", stand_by)
+    monkeypatch.setattr("pipeline.engines.wait_for_nodes.wait_for_nodes", wait_for_nodes)
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "5")
     arguments = ["--data.shards", str(pack_small_set(tmp_path)), "--train.batch-size", "6"]

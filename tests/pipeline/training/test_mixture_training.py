@@ -11,7 +11,7 @@ import pytest
 
 from launch import verify
 from pipeline.checkpoints.format import step_name
-from tests.shards.foreign_shards import write_shards
+from tests.shards.external_shards import write_shards
 from tests.shards.pictures import pack_small_set
 from tests.small_run import assert_identical, final_tensors, small_mapping, write_preset
 from tests.torchrun import run, torchrun_command

@@ -12,9 +12,9 @@ import pipeline.training.preflight
 from pipeline.config.schema import Config
 from pipeline.training.preflight import check_run, index_external_sets
 from shards.format.manifest import load_manifest
-from shards.indexing.external_set import index_foreign_shards
+from shards.indexing.external_set import index_external_shards
 from shards.sampling.mixture import WeightedSet
-from tests.shards.foreign_shards import write_shards
+from tests.shards.external_shards import write_shards
 from tests.shards.pictures import pack_small_set, small_recipe
 from tests.small_run import small_config
 
@@ -98,7 +98,7 @@ def test_a_set_without_validation_images_says_what_to_do(tmp_path: Path) -> None
     with pytest.raises(ValueError, match=r"pack it with pack\.validation_fraction above 0"):
         check_run(config_for(Path(ours)), world_size=1)
     theirs = write_shards(tmp_path / "theirs", ("only.tar",), images=14)
-    index_foreign_shards(str(theirs), small_recipe())
+    index_external_shards(str(theirs), small_recipe())
     with pytest.raises(ValueError, match=r"name one of its shards val-\*\.tar"):
         check_run(config_for(theirs), world_size=1)
 
@@ -150,7 +150,7 @@ def test_the_other_ranks_wait_for_the_manifest_of_the_first(
     def say(line: str) -> None:
         """Only once the others wait does the first rank begin."""
         said.append(line)
-        threading.Thread(target=index_foreign_shards, args=(str(folder), small_recipe())).start()
+        threading.Thread(target=index_external_shards, args=(str(folder), small_recipe())).start()
 
     index_external_sets(config_for(folder), say)
     assert load_manifest(str(folder)).num_images("train") == 12

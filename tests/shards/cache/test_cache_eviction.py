@@ -104,7 +104,7 @@ def test_without_a_limit_a_part_of_the_disk_is_taken(
     for entry in entries:
         cache.fetch(entry)
     assert cached_names(folder) == {entry.name for entry in entries[2:]}
-    monkeypatch.setattr("shards.cache.folder.LARGEST_DEFAULT_BYTES", 10)
+    monkeypatch.setattr("shards.cache.folder.MAX_DEFAULT_BYTES", 10)
     cache.fetch(entries[0])
     assert cached_names(folder) == {entries[0].name}
 

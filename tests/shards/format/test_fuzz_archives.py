@@ -18,7 +18,7 @@ from shards.format.finding import Finding
 from shards.format.index import decode_index, encode_index
 from shards.format.recipe import PackRecipe
 from shards.format.tar_reader import ShardFile, archive_members, walk_tar
-from shards.indexing.external_shard import read_foreign_shard
+from shards.indexing.external_shard import read_external_shard
 from shards.indexing.rebuild import rebuild_index
 from shards.packing.tar_header import END, member_header, padding
 from tests.fuzz.mutations import archives, corpus, edited_json, fuzzed, mutated
@@ -82,7 +82,7 @@ def check_walk(data: bytes) -> None:
 
 def check_foreign(data: bytes) -> None:
     try:
-        shard = in_file(data, lambda path: read_foreign_shard(path, "far.tar"))
+        shard = in_file(data, lambda path: read_external_shard(path, "far.tar"))
     except ValueError as error:
         assert "far.tar" in str(error)
         return

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from shards.format.recipe import PackRecipe
-from shards.images.encodings import LONGEST_SIDE, decode_image, encode_image, image_size
+from shards.images.encodings import MAX_SIDE, decode_image, encode_image, image_size
 from tests.shards.pictures import picture
 
 LOSSLESS = ("png", "webp", "raw")
@@ -97,8 +97,8 @@ def test_truncated_data_are_refused(encoding):
 
 @pytest.mark.parametrize("encoding", EVERY)
 def test_the_longest_side_is_one_that_can_be_read_back(encoding):
-    pixels = np.full((1, LONGEST_SIDE[encoding], 3), 77, np.uint8)
-    assert error(decoded(encoded(encoding, pixels), LONGEST_SIDE[encoding], 1), pixels) < 2
+    pixels = np.full((1, MAX_SIDE[encoding], 3), 77, np.uint8)
+    assert error(decoded(encoded(encoding, pixels), MAX_SIDE[encoding], 1), pixels) < 2
 
 
 def test_grey_jpegs_become_rgb():

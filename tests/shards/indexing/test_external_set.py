@@ -17,14 +17,14 @@ import shards.indexing.external_set
 from shards.format.index import decode_index
 from shards.format.manifest import load_manifest
 from shards.format.recipe import MaskRecipe
-from shards.indexing.external_set import index_foreign_shards
+from shards.indexing.external_set import index_external_shards
 from shards.inspection.verify import verify_set
 from shards.masks.drawing import draw_masks
 from shards.packing.repack import repack_damaged
 from shards.reading.in_order import read_in_order
 from shards.reading.packed_set import ShardSet
 from shards.storage.files import list_names, read_bytes, upload_file
-from tests.shards.foreign_shards import write_shards
+from tests.shards.external_shards import write_shards
 from tests.shards.pictures import pack_small_set, picture, small_recipe
 
 REMOTE = "memory://foreign-tests"
@@ -39,7 +39,7 @@ def test_the_shards_stay_as_they_are_and_get_indexes_and_a_manifest(tmp_path: Pa
     folder = write_shards(tmp_path / "set")
     before = contents(folder)
     seen: list[tuple[int, int]] = []
-    manifest = index_foreign_shards(str(folder), RECIPE, lambda *at: seen.append(at))
+    manifest = index_external_shards(str(folder), RECIPE, lambda *at: seen.append(at))
     after = contents(folder)
     assert {name: after[name] for name in before} == before
     indexes = {name.replace(".tar", ".idx") for name in before}
@@ -56,7 +56,7 @@ def test_the_shards_stay_as_they_are_and_get_indexes_and_a_manifest(tmp_path: Pa
 
 def test_records_lead_to_the_images_and_hold_the_masks_of_their_numbers(tmp_path: Path) -> None:
     folder = write_shards(tmp_path / "set")
-    index_foreign_shards(str(folder), RECIPE)
+    index_external_shards(str(folder), RECIPE)
     number = 0
     for name in ("a-000000", "a-000001", "a-000002"):
         for record in decode_index((folder / f"{name}.idx").read_bytes(), name):
@@ -72,10 +72,10 @@ def test_records_lead_to_the_images_and_hold_the_masks_of_their_numbers(tmp_path
 
 def test_a_second_run_gives_the_same_bytes(tmp_path: Path) -> None:
     folder = write_shards(tmp_path / "set")
-    index_foreign_shards(str(folder), RECIPE)
+    index_external_shards(str(folder), RECIPE)
     first = contents(folder)
     (folder / "a-000001.idx").write_bytes(b"damaged")
-    index_foreign_shards(str(folder), RECIPE)
+    index_external_shards(str(folder), RECIPE)
     assert contents(folder) == first
 
 
@@ -86,8 +86,8 @@ def test_a_set_of_a_store_gets_the_same_bytes(tmp_path: Path) -> None:
         filesystem.rm(REMOTE, recursive=True)
     for path in folder.iterdir():
         upload_file(path, f"{REMOTE}/{path.name}")
-    index_foreign_shards(REMOTE, RECIPE)
-    index_foreign_shards(str(folder), RECIPE)
+    index_external_shards(REMOTE, RECIPE)
+    index_external_shards(str(folder), RECIPE)
     assert {name: read_bytes(f"{REMOTE}/{name}") for name in list_names(REMOTE)} == contents(folder)
     assert list(verify_set(REMOTE)) == []
 
@@ -107,7 +107,7 @@ def test_validation_shards_are_told_by_a_word_of_their_names_or_are_the_last(
     names: tuple[str, ...], validation: list[str], tmp_path: Path
 ) -> None:
     folder = write_shards(tmp_path / "set", names, images=1)
-    manifest = index_foreign_shards(str(folder), RECIPE)
+    manifest = index_external_shards(str(folder), RECIPE)
     assert [entry.name for entry in manifest.splits["val"]] == validation
     train = {entry.name for entry in manifest.splits["train"]}
     assert train == set(names) - set(validation)
@@ -115,7 +115,7 @@ def test_validation_shards_are_told_by_a_word_of_their_names_or_are_the_last(
 
 def test_without_a_fraction_nothing_is_kept_for_validation(tmp_path: Path) -> None:
     folder = write_shards(tmp_path / "set")
-    manifest = index_foreign_shards(str(folder), replace(RECIPE, validation_fraction=0.0))
+    manifest = index_external_shards(str(folder), replace(RECIPE, validation_fraction=0.0))
     assert manifest.num_images("val") == 0
 
 
@@ -133,7 +133,7 @@ def test_classes_stand_in_the_order_of_their_numbers_then_of_the_alphabet(
     labels: list[str], classes: list[str], tmp_path: Path
 ) -> None:
     folder = write_shards(tmp_path / "set", ("a.tar",), len(labels), lambda number: labels[number])
-    manifest = index_foreign_shards(str(folder), RECIPE)
+    manifest = index_external_shards(str(folder), RECIPE)
     assert manifest.classes == classes
     records = decode_index((folder / "a.idx").read_bytes(), "a")
     assert [classes[label] for label in records["label"]] == labels
@@ -148,7 +148,7 @@ def test_images_that_cannot_be_used_are_refused_and_the_set_is_sound(tmp_path: P
         sink.write({"__key__": "small", "jpg": small, "cls": b"1"})
     with webdataset.TarWriter(str(folder / "b-2.tar")):
         pass
-    manifest = index_foreign_shards(str(folder), RECIPE)
+    manifest = index_external_shards(str(folder), RECIPE)
     refused = {image.path: image.reason for image in manifest.refused}
     assert "neither JPEG" in refused["b-0.tar/broken.jpg"]
     assert "too small: 31x31" in refused["b-1.tar/small.jpg"]
@@ -160,14 +160,14 @@ def test_images_that_cannot_be_used_are_refused_and_the_set_is_sound(tmp_path: P
 def test_hidden_files_are_no_shards_and_any_name_of_a_shard_verifies(tmp_path: Path) -> None:
     folder = write_shards(tmp_path / "set", ("my shard (1).tar", "b+c.tar"))
     (folder / "._b+c.tar").write_bytes(b"resource fork")
-    index_foreign_shards(str(folder), RECIPE)
+    index_external_shards(str(folder), RECIPE)
     findings = [finding.place for finding in verify_set(str(folder))]
     assert findings == ["._b+c.tar"]
 
 
 def test_a_flipped_bit_is_found_wherever_it_lies(tmp_path: Path) -> None:
     folder = write_shards(tmp_path / "set")
-    index_foreign_shards(str(folder), RECIPE)
+    index_external_shards(str(folder), RECIPE)
     path = folder / "a-000001.tar"
     data = bytearray(path.read_bytes())
     record = decode_index((folder / "a-000001.idx").read_bytes(), "")[2]
@@ -180,14 +180,14 @@ def test_a_flipped_bit_is_found_wherever_it_lies(tmp_path: Path) -> None:
 
 def test_an_index_that_is_missing_is_a_fault(tmp_path: Path) -> None:
     folder = write_shards(tmp_path / "set")
-    index_foreign_shards(str(folder), RECIPE)
+    index_external_shards(str(folder), RECIPE)
     (folder / "a-000001.idx").unlink()
     assert [finding.place for finding in verify_set(str(folder))] == ["a-000001.idx"]
 
 
 def test_validation_images_are_read_as_their_centre_square(tmp_path: Path) -> None:
     folder = write_shards(tmp_path / "set", ("train.tar", "val.tar"))
-    index_foreign_shards(str(folder), RECIPE)
+    index_external_shards(str(folder), RECIPE)
     (batch,) = read_in_order(str(folder), "val", range(8), batch_size=8)
     shard_set = ShardSet(str(folder), "val")
     for row, image in ((0, 0), (1, 0), (7, 3)):
@@ -201,7 +201,7 @@ def test_validation_images_are_read_as_their_centre_square(tmp_path: Path) -> No
 
 def test_it_cannot_be_packed_again(tmp_path: Path) -> None:
     folder = write_shards(tmp_path / "set")
-    index_foreign_shards(str(folder), RECIPE)
+    index_external_shards(str(folder), RECIPE)
     with pytest.raises(ValueError, match=r"set was packed by others and only indexed here"):
         repack_damaged(str(tmp_path), str(folder))
 
@@ -212,36 +212,36 @@ def test_a_broken_archive_is_named_and_nothing_is_written(tmp_path: Path) -> Non
     path.write_bytes(path.read_bytes()[:5000])
     before = contents(folder)
     with pytest.raises(ValueError, match=r"a-000002\.tar is not a whole tar archive"):
-        index_foreign_shards(str(folder), RECIPE)
+        index_external_shards(str(folder), RECIPE)
     assert contents(folder) == before
 
 
 def test_a_folder_without_a_shard_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(ValueError, match=r"holds no shard: no file there ends in \.tar"):
-            index_foreign_shards(str(folder), RECIPE)
+            index_external_shards(str(folder), RECIPE)
 
 
 def test_shards_without_one_image_to_train_on_are_refused(tmp_path: Path) -> None:
     folder = write_shards(tmp_path / "set", ("val.tar",))
     with pytest.raises(ValueError, match="no image of 1 shards can be used for training"):
-        index_foreign_shards(str(folder), RECIPE)
+        index_external_shards(str(folder), RECIPE)
     recipe = small_recipe(crop_size=64, short_side=64)
     with pytest.raises(ValueError, match="no image of 3 shards can be used for training"):
-        index_foreign_shards(str(write_shards(tmp_path / "small")), recipe)
+        index_external_shards(str(write_shards(tmp_path / "small")), recipe)
 
 
 def test_free_form_masks_are_refused_since_they_would_lie_in_the_shards(tmp_path: Path) -> None:
     recipe = replace(RECIPE, masks=MaskRecipe(kind="strokes"))
-    with pytest.raises(ValueError, match=r"pack\.masks\.kind is strokes.*pack the images anew"):
-        index_foreign_shards(str(write_shards(tmp_path / "set")), recipe)
+    with pytest.raises(ValueError, match=r"pack\.masks\.kind is strokes.*pack the images again"):
+        index_external_shards(str(write_shards(tmp_path / "set")), recipe)
 
 
 def test_a_set_that_was_packed_here_is_left_as_it_is(tmp_path: Path) -> None:
     url = Path(pack_small_set(tmp_path))
     before = contents(url)
     with pytest.raises(ValueError, match="was packed by `glcic pack`"):
-        index_foreign_shards(str(url), RECIPE)
+        index_external_shards(str(url), RECIPE)
     assert contents(url) == before
 
 
@@ -249,28 +249,28 @@ def test_a_pack_under_way_is_left_as_it_is(tmp_path: Path) -> None:
     folder = write_shards(tmp_path / "set")
     (folder / "pack-records").mkdir()
     with pytest.raises(ValueError, match="holds a pack that was not finished"):
-        index_foreign_shards(str(folder), RECIPE)
+        index_external_shards(str(folder), RECIPE)
 
 
 def test_a_manifest_of_others_is_not_replaced(tmp_path: Path) -> None:
     folder = write_shards(tmp_path / "set")
     (folder / "manifest.json").write_text(json.dumps({"name": "theirs"}))
     with pytest.raises(ValueError, match="to index the shards there, remove it first"):
-        index_foreign_shards(str(folder), RECIPE)
+        index_external_shards(str(folder), RECIPE)
     assert json.loads((folder / "manifest.json").read_text()) == {"name": "theirs"}
 
 
 def test_an_index_of_another_reader_is_not_replaced_but_our_own_is(tmp_path: Path) -> None:
     folder = write_shards(tmp_path / "set")
-    index_foreign_shards(str(folder), RECIPE)
+    index_external_shards(str(folder), RECIPE)
     first = contents(folder)
     (folder / "manifest.json").unlink()
     (folder / "a-000001.idx").write_text("v1.0 4")
     with pytest.raises(ValueError, match=r"a-000001\.idx is an index of another reader"):
-        index_foreign_shards(str(folder), RECIPE)
+        index_external_shards(str(folder), RECIPE)
     assert (folder / "a-000001.idx").read_text() == "v1.0 4"
     (folder / "a-000001.idx").unlink()
-    index_foreign_shards(str(folder), RECIPE)
+    index_external_shards(str(folder), RECIPE)
     assert contents(folder) == first
 
 
@@ -279,9 +279,9 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_read(
 ) -> None:
     folder = write_shards(tmp_path / "set")
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    monkeypatch.setattr(shards.indexing.external_set, "read_foreign_shard", None)
+    monkeypatch.setattr(shards.indexing.external_set, "read_external_shard", None)
     with pytest.raises(OSError, match=r"set cannot be written \(Permission denied\).*copy the sh"):
-        index_foreign_shards(str(folder), RECIPE)
+        index_external_shards(str(folder), RECIPE)
 
 
 def test_a_store_that_does_not_take_the_index_is_told_with_what_to_do(
@@ -293,4 +293,4 @@ def test_a_store_that_does_not_take_the_index_is_told_with_what_to_do(
     monkeypatch.setattr(shards.indexing.external_set, "write_bytes", refuse)
     folder = write_shards(tmp_path / "set")
     with pytest.raises(OSError, match=r"Read-only file system.*or let their owner run `glcic ind"):
-        index_foreign_shards(str(folder), RECIPE)
+        index_external_shards(str(folder), RECIPE)

@@ -15,7 +15,7 @@ import webdataset
 from PIL import Image
 
 from shards.format.manifest import RefusedImage
-from shards.indexing.external_shard import ForeignShard, read_foreign_shard
+from shards.indexing.external_shard import ExternalShard, read_external_shard
 from tests.shards.pictures import picture
 
 
@@ -38,11 +38,11 @@ def write_tar(path: Path, members: list[tuple[str, bytes]], **options: Any) -> P
     return path
 
 
-def read(path: Path, side_min: int = 1) -> ForeignShard:
-    return read_foreign_shard(path, path.name, side_min)
+def read(path: Path, side_min: int = 1) -> ExternalShard:
+    return read_external_shard(path, path.name, side_min)
 
 
-def labels(shard: ForeignShard) -> list[str]:
+def labels(shard: ExternalShard) -> list[str]:
     return [image.label for image in shard.images]
 
 

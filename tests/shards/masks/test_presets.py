@@ -7,27 +7,27 @@ import pytest
 import yaml
 
 from shards.format.recipe import MaskRecipe, PackRecipe, StrokeRecipe, recipe_errors
-from shards.masks.presets import NAMED_MASKS, MaskMixture, draw_mask
+from shards.masks.presets import MASK_PRESETS, MaskMixture, draw_mask
 
 
-@pytest.mark.parametrize("name", NAMED_MASKS)
+@pytest.mark.parametrize("name", MASK_PRESETS)
 def test_every_recipe_could_be_packed_with(name: str) -> None:
-    for _, masks in NAMED_MASKS[name].recipes:
+    for _, masks in MASK_PRESETS[name].recipes:
         assert recipe_errors(PackRecipe(masks=masks)) == []
 
 
-@pytest.mark.parametrize("name", NAMED_MASKS)
+@pytest.mark.parametrize("name", MASK_PRESETS)
 def test_a_mask_depends_on_its_seed_and_number_alone(name: str) -> None:
-    first = draw_mask(NAMED_MASKS[name], 256, seed=3, number=5)
-    assert np.array_equal(first, draw_mask(NAMED_MASKS[name], 256, seed=3, number=5))
-    assert not np.array_equal(first, draw_mask(NAMED_MASKS[name], 256, seed=4, number=5))
-    assert not np.array_equal(first, draw_mask(NAMED_MASKS[name], 256, seed=3, number=6))
+    first = draw_mask(MASK_PRESETS[name], 256, seed=3, number=5)
+    assert np.array_equal(first, draw_mask(MASK_PRESETS[name], 256, seed=3, number=5))
+    assert not np.array_equal(first, draw_mask(MASK_PRESETS[name], 256, seed=4, number=5))
+    assert not np.array_equal(first, draw_mask(MASK_PRESETS[name], 256, seed=3, number=6))
 
 
 def test_thicker_sets_have_larger_holes_and_never_more_than_half() -> None:
     means = []
     for name in ("thin", "medium", "thick"):
-        masks = [draw_mask(NAMED_MASKS[name], 256, seed=0, number=n) for n in range(40)]
+        masks = [draw_mask(MASK_PRESETS[name], 256, seed=0, number=n) for n in range(40)]
         shares = [mask.mean() for mask in masks]
         assert min(shares) > 0
         assert max(shares) <= 0.5
@@ -42,7 +42,7 @@ def perimeter(mask: np.ndarray) -> int:
 def test_the_box_of_mmagic_has_its_sides_and_margin() -> None:
     sides = set()
     for number in range(60):
-        rows, columns = np.nonzero(draw_mask(NAMED_MASKS["mmagic"], 256, seed=0, number=number))
+        rows, columns = np.nonzero(draw_mask(MASK_PRESETS["mmagic"], 256, seed=0, number=number))
         assert min(rows.min(), columns.min()) >= 20
         assert max(rows.max(), columns.max()) < 236
         height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
@@ -73,5 +73,5 @@ def test_the_parameters_for_packing_in_the_documentation_are_those_of_the_sets()
         masks = MaskRecipe(**{**mapping, "strokes": StrokeRecipe(**mapping["strokes"])})
         assert recipe_errors(PackRecipe(masks=masks)) == []
         boxes = {"boxes_max": 0, "boxes_probability": 1.0}
-        assert replace(masks.strokes, **boxes) == NAMED_MASKS[name].recipes[0][1].strokes
-        assert masks.area_max == NAMED_MASKS[name].area_max
+        assert replace(masks.strokes, **boxes) == MASK_PRESETS[name].recipes[0][1].strokes
+        assert masks.area_max == MASK_PRESETS[name].area_max

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards.packing.hashed_file import GrowingFile
+from shards.packing.hashed_file import HashedFileWriter
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ def test_a_growing_file_holds_what_was_appended_and_tells_its_hash(
 ) -> None:
     random = np.random.default_rng(0)
     parts = [random.bytes(size) for size in sizes]
-    file = GrowingFile(tmp_path / "file")
+    file = HashedFileWriter(tmp_path / "file")
     for part in parts:
         file.append(part)
     sha256 = file.flush()
@@ -31,7 +31,7 @@ def test_a_growing_file_holds_what_was_appended_and_tells_its_hash(
 
 
 def test_a_growing_file_is_locked_until_it_is_closed(tmp_path: Path) -> None:
-    file = GrowingFile(tmp_path / "file")
+    file = HashedFileWriter(tmp_path / "file")
     with open(tmp_path / "file", "rb") as other:
         with pytest.raises(BlockingIOError):
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -40,7 +40,7 @@ def test_a_growing_file_is_locked_until_it_is_closed(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_reported_by_whoever_appends() -> None:
-    file = GrowingFile(Path("/dev/full"))
+    file = HashedFileWriter(Path("/dev/full"))
     with pytest.raises(OSError, match="No space left"):
         file.append(bytes(2_000_000))
     file.close()

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from shards.format.manifest import load_manifest
-from shards.indexing.external_set import index_foreign_shards
+from shards.indexing.external_set import index_external_shards
 from shards.inspection.preview import read_samples
 from shards.inspection.verify import verify_set
 from shards.packing.merge import merge_slices
 from shards.packing.pack import pack_images, pack_slice
 from shards.packing.repack import repack_damaged
 from shards.reading.packed_set import ShardSet
-from tests.shards.foreign_shards import write_shards
+from tests.shards.external_shards import write_shards
 from tests.shards.pictures import pack_small_set, small_recipe, write_class_folders
 
 
@@ -67,7 +67,7 @@ def test_it_is_packed_in_slices_and_mended_like_any_other(tmp_path: Path) -> Non
 
 def test_shards_that_others_packed_are_all_for_validation_too(tmp_path: Path) -> None:
     folder = write_shards(tmp_path / "set")
-    manifest = index_foreign_shards(str(folder), small_recipe(validation_fraction=1))
+    manifest = index_external_shards(str(folder), small_recipe(validation_fraction=1))
     assert manifest.num_images("train") == 0
     assert manifest.num_images("val") > 0
 

@@ -103,7 +103,7 @@ def test_a_large_file_without_an_images_extension_is_not_looked_into(tmp_path, m
     make_files(tmp_path, ["cat/a.jpg"])
     (tmp_path / "cat/picture").write_bytes(picture_bytes())
     assert names_of(planned(tmp_path)) == ["cat/a.jpg", "cat/picture"]
-    monkeypatch.setattr(selection, "LARGEST_LOOKED_INTO", 10)
+    monkeypatch.setattr(selection, "MAX_SEARCHED_BYTES", 10)
     plan = planned(tmp_path)
     assert names_of(plan) == ["cat/a.jpg"]
     assert reasons_of(plan) == {"cat/picture": NOT_AN_IMAGE}

@@ -16,7 +16,7 @@ from pipeline.exports.onnx.export import onnx_file
 from pipeline.exports.onnx.file import METADATA
 from pipeline.exports.onnx.runtimes import OnnxSession
 from pipeline.exports.torch_export import DESCRIPTION, exported_program_file
-from pipeline.exports.tracing.comparison import agreement
+from pipeline.exports.tracing.comparison import comparison
 from pipeline.exports.tracing.traced import TracedCompletion, sample_inputs
 from pipeline.networks.registry import build_completion
 
@@ -63,7 +63,7 @@ def test_both_graphs_give_what_the_network_gives_and_say_what_they_are_made_of(k
                 known = (mask < 0.5).expand_as(image)
                 assert torch.equal(given[0][known], image[known])
     for agreed in (onnx_agreement, program_agreement):
-        assert agreed.largest_difference < TOLERANCE
+        assert agreed.max_difference < TOLERANCE
         assert len({shape[1:] for shape in agreed.shapes}) >= 4
     (entry,) = onnx.load_from_string(onnx_data).metadata_props
     assert (entry.key, json.loads(entry.value)) == (METADATA, FACTS)
@@ -109,11 +109,11 @@ def test_a_graph_that_gives_something_else_is_refused() -> None:
         return [made(image, mask)[0] + (2e-4 if image.shape[0] == 3 else 0)]
 
     with pytest.raises(RuntimeError, match=r"nothing was written: largest difference 2\.0e-04"):
-        agreement(made, almost)
+        comparison(made, almost)
     with pytest.raises(RuntimeError, match="gives shapes"):
-        agreement(made, lambda image, mask: [made(image, mask)[0][..., 1:]])
+        comparison(made, lambda image, mask: [made(image, mask)[0][..., 1:]])
     with pytest.raises(RuntimeError, match="nothing was written"):
-        agreement(made, lambda image, mask: [made(image, mask)[0] * float("nan")])
+        comparison(made, lambda image, mask: [made(image, mask)[0] * float("nan")])
 
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:

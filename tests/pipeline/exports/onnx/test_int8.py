@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pipeline.exports import int8_error as differences
-from pipeline.exports.int8_error import hole_difference
+from pipeline.exports.int8_error import int8_hole_error
 from pipeline.exports.onnx.export import onnx_file
 from pipeline.exports.onnx.file import METADATA
 from pipeline.exports.onnx.int8 import quantized_graph
@@ -106,8 +106,8 @@ def test_the_difference_is_of_holes_alone_and_refused_where_it_is_large(
     def off_by_two_levels(image: torch.Tensor, mask: torch.Tensor) -> list[torch.Tensor]:
         return [network(image, mask)[0] + torch.where(mask > 0.5, 2 / 255, 1.0)]
 
-    found = hole_difference(network, off_by_two_levels, batches)
-    assert (found.mean_levels, found.largest_levels) == pytest.approx((2, 2), rel=1e-4)
+    found = int8_hole_error(network, off_by_two_levels, batches)
+    assert (found.mean_levels, found.max_levels) == pytest.approx((2, 2), rel=1e-4)
     assert found.psnr_db == pytest.approx(42.11, abs=0.01)
     found.require_near()
     monkeypatch.setattr(differences, "LOWEST_PSNR_DB", 43.0)
@@ -117,7 +117,7 @@ def test_the_difference_is_of_holes_alone_and_refused_where_it_is_large(
         found.require_near()
     image, mask = batches[0]
     with pytest.raises(ValueError, match="no hole in any sample"):
-        hole_difference(network, network, [(image, torch.zeros_like(mask))])
-    undefined = hole_difference(network, lambda i, m: [network(i, m)[0] * float("nan")], batches)
+        int8_hole_error(network, network, [(image, torch.zeros_like(mask))])
+    undefined = int8_hole_error(network, lambda i, m: [network(i, m)[0] * float("nan")], batches)
     with pytest.raises(RuntimeError, match="nothing was written"):
         undefined.require_near()

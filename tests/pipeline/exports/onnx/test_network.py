@@ -21,8 +21,8 @@ import torch
 from pipeline.config.schema import CompletionConfig
 from pipeline.exports.network_folder import load_completion_network
 from pipeline.exports.onnx.export import onnx_file
-from pipeline.exports.onnx.file import METADATA, graph_file, read_graph_file
-from pipeline.exports.onnx.network import GraphNetwork, load_graph_network
+from pipeline.exports.onnx.file import METADATA, parse_onnx_file, read_onnx_file
+from pipeline.exports.onnx.network import OnnxNetwork, load_onnx_network
 from pipeline.exports.onnx.runtimes import OnnxSession, OpenVinoSession, openvino
 from pipeline.exports.tracing.traced import TracedCompletion, sample_inputs
 from pipeline.inference.complete import complete, output_and_maps
@@ -65,7 +65,7 @@ def test_a_file_in_a_bucket_is_called_as_the_network_that_it_was_made_of() -> No
     url = "memory://bucket/network.onnx"
     write_bytes(url, file_data())
     graph = load_completion_network(url, "ema", CPU)
-    assert isinstance(graph, GraphNetwork)
+    assert isinstance(graph, OnnxNetwork)
     for fact in ("size_multiple", "context_px", "has_maps", "map_names"):
         assert getattr(graph, fact) == getattr(network(), fact)
     for threads, shape in ((1, (2, 16, 40)), (2, (1, 24, 24))):
@@ -82,7 +82,7 @@ def test_a_file_in_a_bucket_is_called_as_the_network_that_it_was_made_of() -> No
 
 
 def test_images_of_any_size_are_completed_in_windows_and_with_maps() -> None:
-    graph = GraphNetwork(graph_file(file_data(), "network.onnx"))
+    graph = OnnxNetwork(parse_onnx_file(file_data(), "network.onnx"))
     image = np.random.default_rng(0).integers(0, 256, (45, 62, 3), dtype=np.uint8)
     mask = np.zeros((45, 62), bool)
     mask[10:30, 20:40] = True
@@ -94,8 +94,8 @@ def test_images_of_any_size_are_completed_in_windows_and_with_maps() -> None:
 
 def test_a_graph_stays_on_the_processor(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"net\.onnx runs on the CPU, not on cuda:1"):
-        load_graph_network(str(tmp_path / "net.onnx"), torch.device("cuda", 1))
-    graph = GraphNetwork(graph_file(file_data(), "net.onnx"))
+        load_onnx_network(str(tmp_path / "net.onnx"), torch.device("cuda", 1))
+    graph = OnnxNetwork(parse_onnx_file(file_data(), "net.onnx"))
     with pytest.raises(ValueError, match="runs on the CPU, not on meta"):
         graph(*(one.to("meta") for one in sample_inputs(1, 8, 8)))
 
@@ -103,21 +103,21 @@ def test_a_graph_stays_on_the_processor(tmp_path: Path) -> None:
 def test_openvino_is_taken_before_onnxruntime_and_neither_is_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    file = graph_file(file_data(), "network.onnx")
+    file = parse_onnx_file(file_data(), "network.onnx")
     find = importlib.util.find_spec
     absent: set[str] = set()
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name in absent else find(name)
     )
-    assert isinstance(GraphNetwork(file)._run, OpenVinoSession)
+    assert isinstance(OnnxNetwork(file)._run, OpenVinoSession)
     absent.add("openvino")
-    assert isinstance(GraphNetwork(file)._run, OnnxSession)
+    assert isinstance(OnnxNetwork(file)._run, OnnxSession)
     absent.add("onnxruntime")
     with pytest.raises(RuntimeError, match=r"OpenVINO or onnxruntime.*glcic-pipeline\[openvino\]"):
-        GraphNetwork(file)
+        OnnxNetwork(file)
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(RuntimeError, match=r"read with onnx, which is not installed"):
-        graph_file(file_data(), "network.onnx")
+        parse_onnx_file(file_data(), "network.onnx")
 
 
 def test_openvino_is_imported_without_what_would_report_it() -> None:
@@ -127,7 +127,7 @@ def test_openvino_is_imported_without_what_would_report_it() -> None:
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.onnx"):
-        read_graph_file(str(tmp_path / "none.onnx"))
+        read_onnx_file(str(tmp_path / "none.onnx"))
 
 
 def describe(text: str) -> Callable[[Any], None]:
@@ -165,20 +165,20 @@ def hold_a_graph(model: Any) -> None:
 )
 def test_a_file_that_was_altered_is_refused(alter: Callable[[Any], None], message: str) -> None:
     with pytest.raises(ValueError, match=rf"net\.onnx .*{message}"):
-        graph_file(altered(alter), "net.onnx")
+        parse_onnx_file(altered(alter), "net.onnx")
 
 
 def test_a_file_that_was_cut_off_is_refused_wherever_that_is() -> None:
     data = file_data()
     for size in (*range(0, 2000, 97), *range(2000, len(data), len(data) // 20), len(data) - 1):
         with pytest.raises(ValueError, match=r"net\.onnx"):
-            GraphNetwork(graph_file(data[:size], "net.onnx"))
+            OnnxNetwork(parse_onnx_file(data[:size], "net.onnx"))
 
 
 def test_a_graph_of_another_network_or_of_none_is_refused() -> None:
     unknown = altered(describe(json.dumps({"completion": {"kind": "transformer"}})))
     with pytest.raises(ValueError, match="kind is 'transformer'"):
-        GraphNetwork(graph_file(unknown, "net.onnx"))
+        OnnxNetwork(parse_onnx_file(unknown, "net.onnx"))
 
     def rename_output(model: Any) -> None:
         for node in model.graph.node:
@@ -188,14 +188,14 @@ def test_a_graph_of_another_network_or_of_none_is_refused() -> None:
         model.graph.output[0].name = "completed"
 
     with pytest.raises(ValueError, match="export it without --composite"):
-        GraphNetwork(graph_file(altered(rename_output), "net.onnx"))
+        OnnxNetwork(parse_onnx_file(altered(rename_output), "net.onnx"))
 
     def turn_a_kernel_around(model: Any) -> None:
         kernel = next(one for one in model.graph.initializer if len(one.dims) == 4)
         kernel.dims[0], kernel.dims[1] = kernel.dims[1], kernel.dims[0]
 
     with pytest.raises(ValueError, match=r"net\.onnx cannot be run"):
-        GraphNetwork(graph_file(altered(turn_a_kernel_around), "net.onnx"))
+        OnnxNetwork(parse_onnx_file(altered(turn_a_kernel_around), "net.onnx"))
 
 
 def test_a_signal_is_handled_after_networks_have_come_and_gone(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pipeline.networks.folding import folded
 from pipeline.networks.glcic import CompletionNetwork, ConvolutionBlock
 from pipeline.networks.kernels import winograd
 from pipeline.networks.kernels.winograd import WINOGRAD, convolve, fits, suits
-from pipeline.networks.plain_copy import plain_copy
+from pipeline.networks.unwrapped_copy import unwrapped_copy
 from tests.small_run import small_config
 
 
@@ -77,7 +77,7 @@ def test_ten_layers_of_the_papers_network_are_computed_by_it() -> None:
         "middle.11", "middle.12", "decoder.14",
     ]  # fmt: skip
     assert not any(
-        getattr(module, "by_winograd", False) for module in plain_copy(network).modules()
+        getattr(module, "by_winograd", False) for module in unwrapped_copy(network).modules()
     )
 
 
