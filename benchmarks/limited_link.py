@@ -114,7 +114,7 @@ def compare(
 
 
 def limited(fabric: LinkModel, rate: int) -> LinkModel:
-    """The machine's own link, no faster than `rate` Mb/s."""
+    """Return the machine's own link, no faster than `rate` Mb/s."""
     payload = rate * 1e6 / 8 * _PAYLOAD
     return LinkModel(Link(fabric.inside.latency_s, min(fabric.inside.bytes_per_s, payload)))
 
@@ -135,7 +135,9 @@ def step_error(model: ScalingModel, step: StepTime) -> float:
 
 
 def measure_over_link(rate: int, known: Measured, options: argparse.Namespace) -> Measured:
-    """A launch of `benchmarks.cluster` on two hosts with the same configuration and images."""
+    """Return a launch of `benchmarks.cluster` on two hosts with the same configuration
+    and images.
+    """
     images = sorted({step.images for step in known.steps})
     with tempfile.TemporaryDirectory() as folder, two_hosts(rate):
         output = Path(folder) / "result.json"

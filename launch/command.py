@@ -53,7 +53,7 @@ def main() -> int:
 
 
 def run(verb: str, entry: Callable[[list[str]], int], arguments: list[str] | None = None) -> int:
-    """Runs an entry point. An expected error becomes one message and a status of its kind."""
+    """Run an entry point. An expected error becomes one message and a status of its kind."""
     try:
         return entry(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:

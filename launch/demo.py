@@ -1,4 +1,4 @@
-"""Opens a page to try a trained network on: load a picture, paint the hole, see what comes."""
+"""Open a page to try a trained network on: load a picture, paint the hole, see what comes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starts this machine's part of an elastic training: torchrun with the settings that it needs.
+"""Start this machine's part of an elastic training: torchrun with the settings that it needs.
 
     glcic elastic --nodes 1:4 --workers-per-node 8 --rendezvous HOST:PORT -- --config places2
 

@@ -1,4 +1,4 @@
-"""Writes a trained completion network for use elsewhere: safetensors, ONNX or torch.export."""
+"""Write a trained completion network for use elsewhere: safetensors, ONNX or torch.export."""
 
 from __future__ import annotations
 
@@ -100,7 +100,8 @@ def _check_precision(options: argparse.Namespace) -> None:
 
 
 def _network(options: argparse.Namespace) -> tuple[nn.Module, dict[str, Any], Config | None]:
-    """The network, its description, and the configuration of its training data, where it is known.
+    """Return the network, its description, and the configuration of its training data, where it is
+    known.
 
     Raises ValueError for options that do not fit it.
     """

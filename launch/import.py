@@ -1,4 +1,4 @@
-"""Makes an exported network of the weights of another project, for every verb that takes one."""
+"""Make an exported network of the weights of another project, for every verb that takes one."""
 
 from __future__ import annotations
 

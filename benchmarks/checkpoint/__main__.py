@@ -82,7 +82,7 @@ def slowest(worker: Worker, values: list[float]) -> list[float]:
 def measure_loop(
     state: Any, make_step: Callable[[], None], url: str, steps: int, worker: Worker
 ) -> Runs:
-    """One round. Collective: every rank must call."""
+    """Measure one round. Collective: every rank must call."""
     undisturbed = [seconds(make_step) for _ in range(steps)]
     tensors = state.tensors()
 
@@ -124,7 +124,7 @@ def measure_loop(
 
 
 def measure_store(state: Any, url: str, worker: Worker) -> Runs:
-    """One round, with nothing beside it. Collective: every rank must call."""
+    """Measure one round, with nothing beside it. Collective: every rank must call."""
     tensors = state.tensors()
     prefix = join_url(url, step_name(1))
 
@@ -152,8 +152,8 @@ def measure_store(state: Any, url: str, worker: Worker) -> Runs:
 
 
 def measure_pauses(state: Any, url: str) -> Runs:
-    """How long a thread that runs Python was held up, at most, by another one that saves. Of one
-    rank.
+    """Return how long a thread that runs Python was held up, at most, by another one that saves. Of
+    one rank.
     """
     tensors = state.tensors()
     copy = HostCopy()

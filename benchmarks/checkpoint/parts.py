@@ -26,7 +26,8 @@ from shards.storage.files import join_url, remove_tree
 def training_state(
     config: Config, worker: Worker
 ) -> tuple[RunState, Callable[[], None], dict[str, Any]]:
-    """The state of a run in its joint phase, what makes a step of it, and what to say of both.
+    """Return the state of a run in its joint phase, what makes a step of it, and what to say of
+    both.
 
     Collective: every rank must call, also what makes a step.
     """

@@ -192,7 +192,7 @@ def _sharing_errors(options: argparse.Namespace, config: Config) -> list[str]:
 
 
 def _launch_arguments(arguments: list[str]) -> list[str]:
-    """Those of one launch, without what only the join needs."""
+    """Return those of one launch, without what only the join needs."""
     own = {"--workers", "--output", "--gpu-result", "--project"}
     kept, dropping = [], False
     for argument in arguments:

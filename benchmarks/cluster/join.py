@@ -31,7 +31,7 @@ from benchmarks.scaling.result import Measured, read_measured, require_joinable
 
 
 def launch_all(workers: Sequence[int], arguments: list[str], output: Path) -> list[Path]:
-    """One world size after another, each by a torchrun of its own; returns their results.
+    """Return one world size after another, each by a torchrun of its own; return their results.
 
     Every worker has one thread, at every world size: else the largest would be compared with one
     worker that has all cores. Raises RuntimeError for a launch that fails.
@@ -60,7 +60,7 @@ def results_folder(output: Path) -> Path:
 
 
 def join(paths: Sequence[Path], options: JoinOptions) -> Result:
-    """Writes the result, and beside it a page and a folder with plots and the whole projection.
+    """Write the result, and beside it a page and a folder with plots and the whole projection.
 
     Raises ValueError for results that cannot be joined.
     """

@@ -56,7 +56,7 @@ def _head(result: Result, projection: Projection) -> Iterator[str]:
 
 
 def _verdict(projection: Projection) -> str:
-    """Whether the target is reached, and what would have to change where it is not."""
+    """Return whether the target is reached, and what would have to change where it is not."""
     lines = [
         f"**{TARGET_GPUS} GPUs over {INFINIBAND}**, weak scaling of the whole schedule of "
         f"`{projection.preset}`, gradients in fp32; from no exchange hidden behind the backward to "

@@ -112,7 +112,7 @@ def run(options: argparse.Namespace, config: Config, workers: Workers, command: 
 def _measurable_setups(
     options: argparse.Namespace, workers: Workers
 ) -> tuple[dict[str, Setup], dict[str, str]]:
-    """What every worker can run of what was asked for, and why some cannot the rest."""
+    """Return what every worker can run of what was asked for, and why some cannot the rest."""
     known = CUDA_SETUPS if options.device == "cuda" else CPU_SETUPS
     setups = chosen("--setup", options.setup, known)
     lacking: dict[str, str] = {}

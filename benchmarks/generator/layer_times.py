@@ -128,8 +128,8 @@ def _median_seconds(call: Callable[[], Any], device: torch.device) -> float:
 
 
 def layer_table(direction: str, times: list[LayerTime], peak: Peak) -> Table:
-    """One row a layer: its bound is the longer of what its operations and its bytes take at the
-    measured peaks of convolutions and memory.
+    """Return one row a layer: its bound is the longer of what its operations and its bytes take at
+    the measured peaks of convolutions and memory.
     """
     whole = sum(layer.seconds + layer.activation_seconds for layer in times)
     rows = []

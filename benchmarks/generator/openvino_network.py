@@ -16,7 +16,7 @@ _PACKAGES = ("onnx", "onnxruntime", "onnxscript", "openvino")
 
 
 def missing_package() -> str:
-    """The first that is not installed of those that this needs; empty where all are."""
+    """Return the first that is not installed of those that this needs; empty where all are."""
     return next((name for name in _PACKAGES if find_spec(name) is None), "")
 
 

@@ -183,7 +183,7 @@ def _network(setup: Setup, case: Case, device: torch.device) -> nn.Module:
 
 
 def _record_graph(run: Callable[[], object]) -> Callable[[], object]:
-    """One launch of all that `run` does on a GPU."""
+    """Return one launch of all that `run` does on a GPU."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):

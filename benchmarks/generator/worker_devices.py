@@ -41,7 +41,9 @@ def leave_own_gpu_to_children(workers: Workers) -> None:
 
 
 def lacking_setups(setups: Mapping[str, Setup], device: str) -> dict[str, str]:
-    """Those that would fail on this machine, each with the reason: a lean image has no compiler."""
+    """Return those that would fail on this machine, each with the reason: a lean image has no
+    compiler.
+    """
     reasons = {name: _lacks(setup, device) for name, setup in setups.items()}
     return {name: reason for name, reason in reasons.items() if reason}
 

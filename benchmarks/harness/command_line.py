@@ -76,7 +76,7 @@ def _local_folder(text: str) -> Path:
 def run_benchmark(
     name: str, parser: argparse.ArgumentParser, arguments: list[str], measure: Measure
 ) -> int:
-    """Runs it on every worker of the launch, of which rank 0 publishes the result; returns the exit
+    """Run it on every worker of the launch, of which rank 0 publishes the result; return the exit
     status.
     """
     several = world_size_from_environment() > 1
@@ -106,7 +106,7 @@ def exit_status(speaker: str, run: Callable[[], None]) -> int:
 
 
 def is_configured(options: argparse.Namespace, config: Config) -> bool:
-    """Whether a preset or any field of the configuration was given."""
+    """Return whether a preset or any field of the configuration was given."""
     return bool(options.config) or config != Config()
 
 
@@ -122,14 +122,14 @@ def batch_of_worker(config: Config, workers: Workers) -> int:
 
 
 def chosen(option: str, names: list[str] | None, known: Mapping[str, T]) -> dict[str, T]:
-    """Those that were asked for, by name; none asked for: all. Raises ValueError."""
+    """Return those that were asked for, by name; none asked for: all. Raises ValueError."""
     if unknown := [name for name in names or () if name not in known]:
         raise ValueError(f"{option} {unknown[0]!r} is none of: {', '.join(known)}")
     return {name: one for name, one in known.items() if not names or name in names}
 
 
 def command_line(name: str, arguments: list[str]) -> str:
-    """The command for the result, without the paths of this machine."""
+    """Return the command for the result, without the paths of this machine."""
     words = [f"python -m benchmarks.{name}"]
     hide_next = False
     for argument in arguments:

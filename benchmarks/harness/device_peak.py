@@ -55,7 +55,7 @@ def measured_peak(device: torch.device, precision: str, seconds: float = 1.0) ->
 
 
 def best_seconds(call: Callable[[], object], device: torch.device, seconds: float) -> float:
-    """The shortest of the runs that fit into `seconds`, of at least five."""
+    """Return the shortest of the runs that fit into `seconds`, of at least five."""
     taken: list[float] = []
     while len(taken) < _WARM_UP + 5 or sum(taken) < seconds:
         synchronize(device)

@@ -70,8 +70,8 @@ class Workers:
         return values
 
     def each(self, call: Callable[[], T]) -> list[T]:
-        """What `call` returns on every worker, by rank. All begin it at the same time, and none
-        goes on before all are done.
+        """Return what `call` returns on every worker, by rank. All begin it at the same time, and
+        none goes on before all are done.
 
         If it raises on one, every worker raises: the others ReportedElsewhere. Collective.
         Every rank must call.
@@ -92,11 +92,15 @@ class Workers:
         return [found for _, found in outcomes]  # type: ignore[misc]
 
     def on_main(self, call: Callable[[], T]) -> T | None:
-        """What `call` returns on rank 0, which alone makes it. Collective: every rank must call."""
+        """Return what `call` returns on rank 0, which alone makes it. Collective: every rank must
+        call.
+        """
         return self.each(lambda: call() if self.is_main else None)[0]
 
     def once_a_node(self, call: Callable[[], T]) -> T:
-        """What the first worker of this node has made of it. Collective: every rank must call."""
+        """Return what the first worker of this node has made of it. Collective: every rank must
+        call.
+        """
         made = self.each(lambda: call() if self.local_rank == 0 else None)
         return made[self.rank - self.local_rank]  # type: ignore[return-value]
 

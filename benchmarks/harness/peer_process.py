@@ -1,4 +1,4 @@
-"""Calls into a process that another environment's interpreter runs; see `answering`."""
+"""Call into a process that another environment's interpreter runs; see `answering`."""
 
 from __future__ import annotations
 

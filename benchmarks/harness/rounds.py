@@ -31,8 +31,8 @@ def measure_in_rounds(
     progress: Callable[[str], None] = lambda message: None,
     workers: Workers = ALONE,
 ) -> dict[str, list[list[Measured]]]:
-    """What every candidate measured in every round, such as images per second, on every worker, by
-    rank.
+    """Return what every candidate measured in every round, such as images per second, on every
+    worker, by rank.
 
     A round before the first warms up the processes and the page cache, and is not counted. The
     order turns round every time, so that none always follows the same neighbour. A candidate that
@@ -54,7 +54,7 @@ def measure_in_rounds(
 
 
 def sum_over_workers(measured: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, list[float]]:
-    """All workers together, in each round."""
+    """Return the sum over all workers, in each round."""
     return {name: [sum(values) for values in rounds] for name, rounds in measured.items()}
 
 
@@ -68,7 +68,7 @@ def of_median_worker(measured: Mapping[str, Sequence[Sequence[float]]]) -> dict[
 def figures_of(
     group: str, unit: str, measured: Mapping[str, Sequence[float]], pairs: Sequence[Pair]
 ) -> list[Measurement]:
-    """The candidates' own figures, then the ratios, each divided within its round."""
+    """Return the candidates' own figures, then the ratios, each divided within its round."""
     figures = [Measurement.of_runs(group, name, unit, runs) for name, runs in measured.items()]
     for first, second in pairs:
         ratios = [a / b for a, b in zip(measured[first], measured[second], strict=True)]

@@ -75,7 +75,7 @@ def _section(result: Result) -> str:
 
 
 def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """The first two columns are words, the others numbers."""
+    """Yield the lines of a table: the first two columns are words, the others numbers."""
     yield _line(columns)
     yield "|---|---|" + "---:|" * (len(columns) - 2)
     yield from map(_line, rows)

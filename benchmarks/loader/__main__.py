@@ -175,7 +175,9 @@ def peers_of(options: argparse.Namespace, case: LoadCase, folder: Path, workers:
 
 
 def seek_milliseconds() -> float:
-    """What the order takes to be made and to find a random step's samples, all lanes of them."""
+    """Return what the order takes to be made and to find a random step's samples, all lanes of
+    them.
+    """
     start = time.perf_counter()
     order = LaneOrder([_SOUGHT_SAMPLES // _SOUGHT_SHARDS] * _SOUGHT_SHARDS, _SOUGHT_BATCH, seed=0)
     step = random.randrange(100 * order.steps_per_epoch)
@@ -208,7 +210,7 @@ def cases_of(
 
 
 def _set(options: argparse.Namespace, config: Config, folder: Path, workers: Workers) -> str:
-    """The folder or URL of what all workers read; of photographs every node packs a set."""
+    """Return the folder or URL of what all workers read; of photographs every node packs a set."""
     if options.shards:
         return str(options.shards)
     if config.data.shards != Config().data.shards and not options.source:

@@ -62,8 +62,8 @@ class FromEmptyCache:
 def measure_from_store(
     case: LoadCase, threads: int, seconds: float, rounds: int, workers: Workers
 ) -> list[Measurement]:
-    """The sum of all workers. The caches lie beside the case's own. Collective: every rank must
-    call.
+    """Return the sum of all workers. The caches lie beside the case's own. Collective: every rank
+    must call.
     """
     name = reader_name(threads)
     beside = Path(case.cache).absolute().parent if case.cache else None

@@ -70,7 +70,7 @@ PAIRS: tuple[Pair, ...] = ((OURS, PEER), (OURS_2, PEER_2), (OURS_2, OURS), (PEER
 def measure_speed(
     source: Path, recipe: PackRecipe, options: argparse.Namespace, workers: Workers
 ) -> tuple[list[Measurement], list[Table], Peers]:
-    """The sum of all workers, each of which packs its slice."""
+    """Return the sum of all workers, each of which packs its slice."""
     place = (workers.rank, workers.world_size)
     paths = paths_of_slice(_training_paths(source, recipe), recipe, *place)
     peers = prepare_packers(options.peers, paths, recipe.short_side, workers.log_message)
@@ -88,7 +88,7 @@ def _measure(
     group: str, unit: str, ours: dict[str, MeasureCall | PeerCall], of_webdataset: Sequence[str],
     pairs: Sequence[Pair], peers: Peers, options: argparse.Namespace, workers: Workers,
 ) -> tuple[list[Measurement], list[Table], Peers]:  # fmt: skip
-    """What one worker cannot measure none does."""
+    """Return what all workers can measure: what one cannot, none does."""
     if importlib.util.find_spec("webdataset") is None:
         peers.not_measured |= dict.fromkeys(of_webdataset, "webdataset is not installed")
     peers.leave_out_what_is_lacking(workers.gathered(peers))
@@ -155,7 +155,7 @@ def measure_writing(
 
 
 def measure_fidelity(source: Path, recipe: PackRecipe, workers: Workers) -> list[Measurement]:
-    """The median and the 5th percentile over the images; `runs` holds that one value."""
+    """Return the median and the 5th percentile over the images; `runs` holds that one value."""
     paths = _training_paths(source, recipe)[workers.rank :: workers.world_size]
     every = workers.each(lambda: fidelity(paths, recipe))
     figures = []
@@ -168,7 +168,7 @@ def measure_fidelity(source: Path, recipe: PackRecipe, workers: Workers) -> list
 
 
 def _recipe(options: argparse.Namespace, config: Config) -> PackRecipe:
-    """All ways of packing refuse the same photographs: those below the short side."""
+    """Return the photographs that all ways of packing refuse: those below the short side."""
     further = {"validation_fraction": 0, "images_per_shard": _IMAGES_PER_SHARD}
     short_side = chosen_crop_size(options, config)
     if is_configured(options, config):

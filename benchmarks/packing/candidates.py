@@ -53,7 +53,7 @@ def pack_rate(
 
 
 def paths_of_slice(paths: list[Path], recipe: PackRecipe, number: int, of: int) -> list[Path]:
-    """Those that `pack_slice` packs, of the plan's."""
+    """Return those that `pack_slice` packs, of the plan's."""
     shards = planned_shards({"train": len(paths)}, recipe.images_per_shard)[number::of]
     return [path for shard in shards for path in paths[shard.start : shard.stop]]
 
@@ -76,7 +76,7 @@ def webdataset_rate(submit: Submit, paths: list[Path], recipe: PackRecipe, proce
 
 
 def write_with_webdataset(paths: list[Path], folder: str, number: int, recipe: PackRecipe) -> int:
-    """The images that were written; `number` tells the shards of several processes apart."""
+    """Return the images that were written; `number` tells the shards of several processes apart."""
     from webdataset import ShardWriter
 
     images = 0
@@ -127,7 +127,7 @@ def writing_rate(samples: list[Sample], recipe: PackRecipe, count: int) -> float
 
 
 def webdataset_writing_rate(samples: list[Sample], recipe: PackRecipe, count: int) -> float:
-    """The same samples through webdataset.ShardWriter, described alike."""
+    """Return the same samples through webdataset.ShardWriter, described alike."""
     from webdataset import ShardWriter as PeerWriter
 
     def write(pattern: str) -> None:

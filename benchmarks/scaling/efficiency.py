@@ -23,7 +23,7 @@ def step_runs(one: Measured) -> dict[Key, list[float]]:
 
 
 def weak_figures(measured: Sequence[Measured]) -> Iterator[Measurement]:
-    """The step of one worker by that of several, each with as many images as the one."""
+    """Yield the step of one worker by that of several, each with as many images as the one."""
     for images in weak_sizes(measured):
         for one in measured[1:]:
             for phase in Phase:
@@ -34,7 +34,7 @@ def weak_figures(measured: Sequence[Measured]) -> Iterator[Measurement]:
 
 
 def strong_figures(measured: Sequence[Measured]) -> Iterator[Measurement]:
-    """The step of one worker by that of those who share its batch, times their number."""
+    """Yield the step of one worker by that of those who share its batch, times their number."""
     batch_size = measured[0].config.train.batch_size
     for one in measured[1:]:
         for phase in Phase:

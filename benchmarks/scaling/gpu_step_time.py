@@ -98,7 +98,8 @@ def measured_compute_time(path: Path) -> GpuComputeTime:
 
 
 def operators_of_phases(config: Config) -> dict[Phase, int]:
-    """What a step calls, counted on the narrowest networks of the kind: the width changes nothing.
+    """Return what a step calls, counted on the narrowest networks of the kind: the width changes
+    nothing.
 
     Only those that launch something.
     """

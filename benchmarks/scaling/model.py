@@ -157,7 +157,7 @@ def _crowding_of(rows: np.ndarray) -> Crowding:
 
 
 def _fit_overlap(model: ScalingModel, steps: Sequence[StepTime]) -> float:
-    """The share of the possible hiding that explains the steps with exchange best."""
+    """Return the share of the possible hiding that explains the steps with exchange best."""
     above, below = 0.0, 0.0
     for one in steps:
         if one.topology.workers == 1 or not one.averages_gradients:

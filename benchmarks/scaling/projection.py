@@ -152,7 +152,9 @@ def images_for_target(
     config: Config, work: Mapping[Phase, StepWork], compute_time: GpuComputeTime, fabric: str,
     gradients: str, *, overlap: float,
 ) -> int | None:  # fmt: skip
-    """The fewest images a GPU at which the whole schedule reaches the target; None: over 1,024."""
+    """Return the fewest images a GPU at which the whole schedule reaches the target; None: over
+    1,024.
+    """
     model = ScalingModel(
         work, compute_time.by_phase, FABRICS[fabric], overlap, gradient_scale=GRADIENTS[gradients]
     )

@@ -162,7 +162,7 @@ def require_joinable(measured: Sequence[Measured]) -> None:
 
 
 def _same_of(one: Measured) -> list[tuple[str, Any]]:
-    """What has to be equal."""
+    """Return what has to be equal on both."""
     names = ("device", "backend", "threads of a worker")
     return [
         *((name, one.result.parameters.get(name)) for name in names),

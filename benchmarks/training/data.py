@@ -29,7 +29,7 @@ class StepData:
     is_shipped: bool = False
 
     def in_config(self, config: Config) -> Config:
-        """The configuration as this set is read under it.
+        """Return the configuration as this set is read under it.
 
         Raises FileNotFoundError and ValueError where the set is missing or does not fit.
         """

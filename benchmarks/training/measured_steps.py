@@ -47,7 +47,7 @@ class Block:
 
 
 def random_batch(config: Config, worker: Worker) -> TrainingBatch:
-    """A worker's share of a batch, laid out as the feed does, with the hole in a corner."""
+    """Return a worker's share of a batch, laid out as the feed does, with the hole in a corner."""
     share, size = config.train.batch_size // worker.world_size, config.crop_size
     patch = config.discriminator.local_size
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format

@@ -21,7 +21,7 @@ def has_agent() -> bool:
 
 
 def is_elastic() -> bool:
-    """Whether `glcic elastic` started this worker for a number of nodes that may change."""
+    """Return whether `glcic elastic` started this worker for a number of nodes that may change."""
     fewest, _, most = os.environ.get(NODES, "").partition(":")
     return bool(most) and fewest != most
 

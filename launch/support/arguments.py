@@ -70,7 +70,7 @@ def _concerns(path: str, sections: tuple[str, ...]) -> bool:
 
 
 def leaves(mapping: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The fields of a configuration's mapping by their paths, such as `loss.alpha`."""
+    """Yield the fields of a configuration's mapping by their paths, such as `loss.alpha`."""
     for key, value in mapping.items():
         if isinstance(value, dict):
             yield from leaves(value, f"{prefix}{key}.")
@@ -112,7 +112,7 @@ def _read_preset(name: str) -> dict[str, Any]:
 
 
 def read_yaml(name: str, shipped: Path, asked: str, kind: str) -> dict[str, Any]:
-    """The mapping in a file, or in the one of that name in the folder `shipped`.
+    """Return the mapping in a file, or in the one of that name in the folder `shipped`.
 
     Raises ValueError, in the words of what was `asked`, where there is none.
     """

@@ -41,7 +41,7 @@ Report = Callable[[StudyRun, float, int], None]  # a run, its seconds, its exit 
 def train_runs(
     runs: list[StudyRun], folder: Path, *, parallel_runs: int, workers: int, report: Report
 ) -> list[StudyRun]:
-    """Trains what has not ended yet; returns the runs that failed.
+    """Train what has not ended yet; return the runs that failed.
 
     A signal is passed on, so that every run saves and the same call goes on from there. Raises
     ValueError for a run that was made with other settings.

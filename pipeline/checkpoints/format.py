@@ -60,7 +60,9 @@ def committed_steps(url: str) -> list[int]:
 
 
 def read_file(url: str, name: str, commitment: Mapping[str, Any]) -> bytes:
-    """A file of the checkpoint at `url`. Raises ValueError if it is not what was committed."""
+    """Return a file of the checkpoint at `url`. Raises ValueError if it is not what was
+    committed.
+    """
     expected = commitment["files"].get(name)
     if expected is None:
         raise ValueError(f"{url} has no {name}")
@@ -95,7 +97,9 @@ def read_commitment(url: str) -> dict[str, Any]:
 
 
 def read_checkpoint(url: str) -> Checkpoint:
-    """The checkpoint at `url`, every byte checked. Raises ValueError saying what is wrong."""
+    """Return the checkpoint at `url`, every byte checked. Raises ValueError saying what
+    is wrong.
+    """
     commitment = read_commitment(url)
     tensors = {}
     for name in commitment["files"]:
@@ -112,7 +116,7 @@ def read_checkpoint(url: str) -> Checkpoint:
 
 
 def is_intact(url: str) -> bool:
-    """Whether a checkpoint is committed at `url` and every byte is what was committed."""
+    """Return whether a checkpoint is committed at `url` and every byte is what was committed."""
     try:
         commitment = read_commitment(url)
         for name in commitment["files"]:
@@ -123,7 +127,7 @@ def is_intact(url: str) -> bool:
 
 
 def read_newest(url: str, warn: Callable[[str], None]) -> Checkpoint | None:
-    """The newest intact checkpoint under `url`, or None where none was ever committed.
+    """Return the newest intact checkpoint under `url`, or None where none was ever committed.
 
     One that fails its hashes is skipped with a warning for the one before. Raises ValueError when
     checkpoints exist but none is intact: starting again would throw the run away.
@@ -145,7 +149,7 @@ def read_newest(url: str, warn: Callable[[str], None]) -> Checkpoint | None:
 
 
 def commit(url: str, step: int, files: Mapping[str, bytes | memoryview]) -> bool:
-    """Writes the checkpoint of a step; False where an intact one is there already, which another
+    """Write the checkpoint of a step; False where an intact one is there already, which another
     generation of the same job has made of the same state.
     """
     prefix = join_url(url, step_name(step))
@@ -159,7 +163,7 @@ def commit(url: str, step: int, files: Mapping[str, bytes | memoryview]) -> bool
 
 
 def write_committed(url: str, files: Mapping[str, bytes | memoryview], step: int) -> None:
-    """Writes the files, and the mark that makes them a whole after all of them."""
+    """Write the files, and the mark that makes them a whole after all of them."""
     entries = {}
     for name, data in files.items():
         write_bytes(join_url(url, name), data)
@@ -175,7 +179,7 @@ def _commitment_bytes(step: int, files: Mapping[str, Mapping[str, Any]]) -> byte
 
 
 def retire(url: str, newest: int, keep: int) -> None:
-    """Removes what is older than the newest `keep`, and what older writes left unfinished.
+    """Remove what is older than the newest `keep`, and what older writes left unfinished.
 
     Raises OSError, and removes nothing, if the newest is not intact: another generation of the job
     may have written into it.

@@ -16,7 +16,7 @@ _STAGES = (0, 1, 2)  # of ZeRO: in these every rank has all parameters
 
 
 def engine_errors(config: Config) -> list[str]:
-    """What an engine cannot do as the default one does it: one sentence per error."""
+    """Return what an engine cannot do as the default one does it: one sentence per error."""
     parallel, errors = config.parallel, []
     if parallel.zero_stage not in _STAGES:
         reason = "use one of 0, 1, 2"

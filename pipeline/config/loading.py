@@ -32,7 +32,9 @@ def parse_config(mapping: Mapping[str, Any], sections: tuple[str, ...] = ()) -> 
 
 
 def _typed(mapping: Mapping[str, Any]) -> tuple[Config, list[str]]:
-    """The tree, defaults standing in for values of a wrong type, and an error for each of these."""
+    """Return the tree, defaults standing in for values of a wrong type, and an error for each of
+    these.
+    """
     adapter = pydantic.TypeAdapter(Config)
     values = _plain(mapping)
     try:
@@ -61,7 +63,7 @@ def _place(values: Any, location: tuple[int | str, ...]) -> tuple[int | str, ...
 
 
 def _remove(values: dict[str, Any], path: tuple[int | str, ...]) -> None:
-    """Takes out the field that a path leads to; of a list, all of it."""
+    """Take out the field that a path leads to; of a list, all of it."""
     *sections, name = itertools.takewhile(lambda key: isinstance(key, str), path)
     for key in sections:
         values = values[str(key)]
@@ -69,7 +71,7 @@ def _remove(values: dict[str, Any], path: tuple[int | str, ...]) -> None:
 
 
 def _plain(mapping: Mapping[Any, Any]) -> dict[str, Any]:
-    """A copy with words for keys and without empty sections, which YAML reads as null."""
+    """Return a copy with words for keys and without empty sections, which YAML reads as null."""
     return {
         str(key): _plain(value) if isinstance(value, Mapping) else value
         for key, value in mapping.items()
@@ -104,5 +106,7 @@ def _inner_mappings(value: Any, kind: Any) -> Iterator[tuple[str, Mapping[str, A
 
 
 def config_mapping(config: Config) -> dict[str, Any]:
-    """The resolved configuration as plain values; `parse_config` gives the same tree back."""
+    """Return the resolved configuration as plain values; `parse_config` gives the same
+    tree back.
+    """
     return dataclasses.asdict(config)

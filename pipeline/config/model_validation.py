@@ -23,7 +23,7 @@ _BELONGS_TO = {
 
 
 def model_errors(config: Config) -> list[str]:
-    """What types alone cannot say of `completion`, `discriminator` and `loss`."""
+    """Return what types alone cannot say of `completion`, `discriminator` and `loss`."""
     return [*_network_errors(config), *_loss_errors(config), *_combination_errors(config)]
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def telemetry_errors(config: TelemetryConfig) -> list[str]:
-    """What the settings alone do not allow: one sentence per error."""
+    """Return what the settings alone do not allow: one sentence per error."""
     errors = []
     if not 0 <= config.port <= 65535:
         errors.append(f"telemetry.port is {config.port}: 0 for none, or 1 to 65535")
@@ -36,7 +36,7 @@ def telemetry_errors(config: TelemetryConfig) -> list[str]:
 
 
 def local_telemetry_errors(config: TelemetryConfig) -> list[str]:
-    """What this machine does not allow, tried out by the process that would export."""
+    """Return what this machine does not allow, tried out by the process that would export."""
     if int(os.environ.get("LOCAL_RANK", "0")) != 0:
         return []
     errors = []

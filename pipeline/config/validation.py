@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def config_errors(config: Config) -> list[str]:
-    """What types alone cannot say: one sentence per error."""
+    """Return what types alone cannot say: one sentence per error."""
     errors = recipe_errors(config.pack)
 
     def require(holds: bool, name: str, allowed: str) -> None:
@@ -133,8 +133,8 @@ def _acceleration_errors(config: Config) -> list[str]:
 
 
 def world_size_errors(config: Config, world_size: int) -> list[str]:
-    """A world size is usable when every worker gets the same number of samples of each batch, in
-    whole micro-batches.
+    """Check the world size: it is usable when every worker gets the same number of samples of each
+    batch, in whole micro-batches.
     """
     batch_size, micro_batch_size = config.train.batch_size, config.train.micro_batch_size
     try:

@@ -64,7 +64,7 @@ def pillow_image(photograph: Photograph) -> Image.Image:
 
 
 def _require_bounded(path: Path) -> None:
-    """Reads no more than the file's header for its size."""
+    """Read no more than the file's header for its size."""
     if not has_image_content(path.read_bytes()):
         raise ValueError(
             f"{path.name} is no image that can be read; JPEG, PNG, WebP, TIFF, GIF and BMP can"

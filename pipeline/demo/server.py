@@ -1,4 +1,4 @@
-"""Serves the demo page so that neither it nor the browser asks anything of anyone else."""
+"""Serve the demo page so that neither it nor the browser asks anything of anyone else."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class OwnOriginOnly:
 
 
 def serve(page: gr.Blocks, host: str, port: int | None, *, open_browser: bool = False) -> str:
-    """The address to open; returns at once, and `page.close()` ends the server.
+    """Serve at the address that it returns at once; `page.close()` ends the server.
 
     Without a port, a free one from 7860 on. Raises OSError where the port is taken.
     """

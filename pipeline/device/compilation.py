@@ -26,7 +26,7 @@ def compile_(network: nn.Module) -> None:
 
 
 def compiled(function: Callable[P, T]) -> Callable[P, T]:
-    """A function, as `compile_` does with a network's forward."""
+    """Compile a function, as `compile_` does with a network's forward."""
     return torch.compile(function, backend=BACKEND, fullgraph=True, dynamic=False)
 
 

@@ -58,7 +58,7 @@ def set_float32_precision(tf32: bool) -> None:
 
 
 def apply_options(network: nn.Module, config: Config) -> nn.Module:
-    """The network, changed in place, as it trains; names of parameters and buffers stay."""
+    """Return the network, changed in place, as it trains; names of parameters and buffers stay."""
     if config.parallel.sync_batch_norm:
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     if isinstance(network, CompletionNetwork):

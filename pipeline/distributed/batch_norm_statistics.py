@@ -37,7 +37,7 @@ class RunningStatistics:
         self._count = 0
 
     def end_micro_batch(self) -> None:
-        """Takes what the micro-batch made of the statistics; the next one starts as it did."""
+        """Take what the micro-batch made of the statistics; the next one starts as it did."""
         if not self._buffers:
             return
         if self._sum:

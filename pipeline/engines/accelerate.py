@@ -54,7 +54,7 @@ class AccelerateWorker(Worker):
     def trainable(
         self, name: str, network: nn.Module, optimizer: OptimizerConfig
     ) -> TrainableNetwork:
-        """The network as this engine trains it. Collective: every rank must call."""
+        """Return the network as this engine trains it. Collective: every rank must call."""
         built = build_optimizer(optimizer, network)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # see data_parallel()

@@ -106,7 +106,7 @@ class Worker(ProcessGroup):
             self.scaler.update()
 
     def scaler_tensors(self) -> dict[str, Tensor]:
-        """The state of fp16's loss scale; empty in other precisions."""
+        """Return the state of fp16's loss scale; empty in other precisions."""
         state = self.scaler.state_dict() if self.scaler is not None else {}
         return {name: torch.tensor(state[name]) for name in _SCALER_STATE if name in state}
 

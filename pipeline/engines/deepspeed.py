@@ -33,7 +33,7 @@ class DeepSpeedWorker(Worker):
     def trainable(
         self, name: str, network: nn.Module, optimizer: OptimizerConfig
     ) -> TrainableNetwork:
-        """The network as this engine trains it. Collective: every rank must call."""
+        """Return the network as this engine trains it. Collective: every rank must call."""
         built = build_optimizer(optimizer, network)
         if self.world_size == 1:
             return TrainableNetwork(self, name, network, built, self.scaler)
@@ -68,7 +68,7 @@ class ReplicatedNetwork(TrainableNetwork):
         self._engine.backward(loss)
 
     def _step_(self, skipped: Tensor) -> None:
-        """Waits for the device: DeepSpeed decides on the host whether to step."""
+        """Wait for the device: DeepSpeed decides on the host whether to step."""
         if skipped.item():
             self._engine.zero_grad()
         else:
@@ -113,7 +113,7 @@ def _initialize(
     network: nn.Module, optimizer: torch.optim.Optimizer, settings: dict[str, Any],
     device: torch.device,
 ) -> Any:  # fmt: skip
-    """The engine around a network. Collective: every rank must call."""
+    """Return the engine around a network. Collective: every rank must call."""
     os.environ.setdefault("DS_ACCELERATOR", device.type)  # else it guesses, with a message
     import deepspeed
     from deepspeed.ops.op_builder.all_ops import ALL_OPS

@@ -54,7 +54,7 @@ def deepspeed_file(config: Config) -> Path:
 
 
 def deepspeed_file_errors(config: Config) -> list[str]:
-    """One sentence for each entry of the file that would change what a run computes."""
+    """Return one sentence for each entry of the file that would change what a run computes."""
     if config.parallel.engine != "deepspeed":
         return []
     path = deepspeed_file(config)
@@ -82,7 +82,9 @@ def _refusal(entry: str) -> str:
 
 
 def deepspeed_settings(config: Config, samples_per_worker: int) -> dict[str, Any]:
-    """What `deepspeed.initialize` is given. Raises ValueError where the file cannot be read."""
+    """Return what `deepspeed.initialize` is given. Raises ValueError where the file
+    cannot be read.
+    """
     content = _read(deepspeed_file(config))
     settings = {
         **content,

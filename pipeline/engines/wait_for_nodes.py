@@ -13,7 +13,7 @@ _ALL_REDUCE_EVERY_S = 1.0
 
 
 def wait_for_nodes(timeout_s: int) -> NoReturn:
-    """Waits for a change of membership, without using up a restart of the launcher.
+    """Wait for a change of membership, without using up a restart of the launcher.
 
     A node that joins makes torchrun end these workers and start them again. One that is lost is
     noticed here, by an exchange every second, and raised as RuntimeError: torchrun itself would

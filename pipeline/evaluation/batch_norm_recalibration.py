@@ -20,7 +20,8 @@ def recalibrated(
     batches: Iterable[tuple[Tensor, Tensor]] | None,
     all_reduce_sum: Callable[[Tensor], Tensor] = lambda vector: vector,
 ) -> nn.Module:
-    """A copy in eval mode whose statistics are the means of those of `batches`, (image, mask) each.
+    """Return a copy in eval mode whose statistics are the means of those of `batches`, (image,
+    mask) each.
 
     With `all_reduce_sum`, which sums a float64 vector on the CPU over the ranks, the batches of all
     ranks count alike: however a fixed list of batches is dealt out, the result is the same. Then
@@ -67,7 +68,7 @@ def _buffers(norms: list[_BatchNorm]) -> list[Tensor]:
 
 
 def _statistics(norms: list[_BatchNorm]) -> Tensor:
-    """All running means and variances in one float64 vector on the CPU."""
+    """Return all running means and variances in one float64 vector on the CPU."""
     return torch.cat([buffer.double().cpu() for buffer in _buffers(norms)])
 
 

@@ -80,8 +80,8 @@ def evaluate_files(
     baselines: Sequence[str] = BASELINE_NAMES,
     blend: bool = True,
 ) -> Evaluation:
-    """The same on image and mask files. Without the flat colour among the classic methods, which
-    would be that of a training set. Collective: every rank must call.
+    """Yield the same on image and mask files. Without the flat colour among the classic methods,
+    which would be that of a training set. Collective: every rank must call.
     """
     chosen = evaluated_samples(len(pairs.pairs), limit)
 
@@ -162,7 +162,7 @@ def _distribution_metrics(
 
 
 def evaluated_samples(num_samples: int, limit: int) -> list[int]:
-    """All sample numbers, or `limit` of them, spread evenly: neighbours share a class."""
+    """Return all sample numbers, or `limit` of them, spread evenly: neighbours share a class."""
     if num_samples == 0:
         raise ValueError(
             "the packed set has no validation samples; pack it with a pack.validation_fraction "
@@ -231,7 +231,7 @@ def evaluate_network(
 
 
 def recalibrate(network: nn.Module, config: Config, worker: Worker) -> nn.Module:
-    """A copy in eval mode whose batch norm was re-estimated on training images.
+    """Return a copy in eval mode whose batch norm was re-estimated on training images.
 
     The images are the first of the training order, in batches of 16 whatever the number of ranks.
     Collective: every rank must call.

@@ -97,7 +97,7 @@ class PerceptualNetworks:
         )
 
     def description(self) -> dict[str, str]:
-        """The networks' checksums: figures of others cannot be compared."""
+        """Return the networks' checksums: figures of others cannot be compared."""
         networks = {
             "feature_network_sha256": self.feature_network,
             "lpips_network_sha256": self.distance_network,

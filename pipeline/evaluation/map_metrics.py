@@ -31,7 +31,7 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def area_under_roc(values: np.ndarray, is_positive: np.ndarray) -> float:
-    """The probability that a positive has the higher value, ties counting half; NaN without
+    """Return the probability that a positive has the higher value, ties counting half; NaN without
     positives or without negatives."""
     positives = int(is_positive.sum())
     negatives = is_positive.size - positives

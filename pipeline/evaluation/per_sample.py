@@ -66,7 +66,7 @@ class Measurements:
         return {name: _means(values[:, column]) for column, name in enumerate(self.methods)}
 
     def by_hole_area(self) -> dict[str, np.ndarray]:
-        """The samples of each tenth of the range of hole areas that has any."""
+        """Return the samples of each tenth of the range of hole areas that has any."""
         tenths = np.minimum((self.hole_shares * HOLE_AREAS).astype(int), HOLE_AREAS - 1)
         return {
             f"{100 * tenth // HOLE_AREAS}-{100 * (tenth + 1) // HOLE_AREAS} %": np.flatnonzero(
@@ -175,7 +175,7 @@ def _as_arrays(values: Tensor) -> np.ndarray:
 def _measure_sample(
     baselines: dict[str, Baseline], blend: bool, map_scale: float, output: _Output
 ) -> _Sample:
-    """One sample by every method; NaN where a method has no such figure."""
+    """Return one sample by every method; NaN where a method has no such figure."""
     original, hole = output.original, output.hole
     shown = quantized(output.completed)
     composites = [shown, *([blended(shown, hole)] if blend else [])]

@@ -61,8 +61,8 @@ def save_described_network(url: str, network: nn.Module, description: dict[str, 
 
 
 def load_completion_network(url: str, weights: str, device: torch.device) -> nn.Module:
-    """The network at `url`, in evaluation mode: an exported folder or ONNX file, a run's folder
-    (its export, or else its newest checkpoint), a folder of checkpoints, or one checkpoint.
+    """Return the network at `url`, in evaluation mode: an exported folder or ONNX file, a run's
+    folder (its export, or else its newest checkpoint), a folder of checkpoints, or one checkpoint.
 
     `weights` is "ema" or "raw"; an exported network is what it was exported as. Raises
     FileNotFoundError where there is none, ValueError where it is damaged; for an ONNX file also
@@ -84,7 +84,7 @@ def device_for(url: str, asked: str | None) -> torch.device:
 
 
 def load_exported(url: str, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:
-    """The network of an exported folder in evaluation mode, and its description."""
+    """Return the network of an exported folder in evaluation mode, and its description."""
     commitment = read_commitment(url)
     description: dict[str, Any] = json.loads(read_file(url, DESCRIPTION, commitment))
     network = build_completion(recorded_config({"completion": description["completion"]}))
@@ -94,7 +94,9 @@ def load_exported(url: str, device: torch.device) -> tuple[nn.Module, dict[str, 
 
 
 def find_checkpoint(url: str) -> str:
-    """The checkpoint that `url` is, or the newest one in it. FileNotFoundError where none is."""
+    """Return the checkpoint that `url` is, or the newest one in it. FileNotFoundError where none
+    is.
+    """
     if exists(join_url(url, COMMITTED)):
         return url
     for folder in (url, join_url(url, "checkpoints")):
@@ -107,7 +109,9 @@ def find_checkpoint(url: str) -> str:
 
 
 def load_from_checkpoint(url: str, weights: str, device: torch.device) -> tuple[nn.Module, Config]:
-    """The completion network of a checkpoint in evaluation mode, and the run's configuration."""
+    """Return the completion network of a checkpoint in evaluation mode, and the run's
+    configuration.
+    """
     commitment = read_commitment(url)
     config = recorded_config(json.loads(read_file(url, STATE, commitment))["config"])
     name = "ema.safetensors" if weights == "ema" else WEIGHTS

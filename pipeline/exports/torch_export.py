@@ -17,8 +17,8 @@ DESCRIPTION = "network.json"  # among the archive's extra files
 def exported_program_file(
     traced: TracedCompletion, description: dict[str, Any]
 ) -> tuple[bytes, ExportComparison]:
-    """What torch.export.load reads. Raises RuntimeError where what it reads back does not give what
-    the network gives.
+    """Return what torch.export.load reads. Raises RuntimeError where what it reads back does not
+    give what the network gives.
     """
     file = io.BytesIO()
     with quiet_exporters():

@@ -36,7 +36,7 @@ def out_of_memory(
     worker: Worker,
     trainables: Iterable[TrainableNetwork],
 ) -> OutOfMemory:
-    """The error that ends the run; `where` is the step and its phase."""
+    """Return the error that ends the run; `where` is the step and its phase."""
     lines = [
         f"rank {worker.rank} ran out of memory in {where}: {_first_line(error)}",
         *(f"  {name}: {value}" for name, value in _account(config, worker, trainables).items()),

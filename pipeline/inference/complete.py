@@ -65,7 +65,8 @@ def complete(
     longest_side: int = 0,
     blend: bool = False,
 ) -> np.ndarray:
-    """The image, uint8 (H, W, 3), with its hole completed where `mask`, bool (H, W), is True.
+    """Return the image, uint8 (H, W, 3), with its hole completed where `mask`, bool (H, W), is
+    True.
 
     Known pixels are the input's, bit for bit. With `longest_side` the network sees the image at no
     more than that size, for holes that are larger than its receptive field; what it puts into the
@@ -103,7 +104,8 @@ def predicted(
 def output_and_maps(
     network: nn.Module, image: np.ndarray, mask: np.ndarray, *, device: torch.device | str = "cpu"
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-    """The raw output, known region included, and the maps of where the network expects errors.
+    """Return the raw output, known region included, and the maps of where the network expects
+    errors.
 
     float32 (H, W, 3) and each (H, W), in [0, 1]. The whole image is run at once, so its size is
     bound by memory. A map's values are repeated up to the image's size; most networks have none.
@@ -123,7 +125,9 @@ def output_and_maps(
 
 
 def _geometry(network: nn.Module) -> tuple[int, int]:
-    """How far it sees and what its input's sides are multiples of; GLCIC's, if it does not say."""
+    """Return how far it sees and what its input's sides are multiples of; GLCIC's, if it does not
+    say.
+    """
     return (
         getattr(network, "context_px", CompletionBase.context_px),
         getattr(network, "size_multiple", CompletionBase.size_multiple),

@@ -65,6 +65,6 @@ class PackingMetrics:
 
 
 def run_label(destination: str) -> str:
-    """The last part of a folder or URL, and nothing of it that might be secret."""
+    """Return the last part of a folder or URL, and nothing of it that might be secret."""
     path = re.split(r"[?#]", destination)[0].rstrip("/")
     return re.sub(r"[^\w.-]", "_", path.rpartition("/")[2].rpartition("@")[2]) or "pack"

@@ -49,7 +49,7 @@ class CompletionBase(nn.Module):
         return torch.cat([erased, mask.to(erased.dtype)], dim=1)
 
     def forward(self, image: Tensor, mask: Tensor, with_maps: bool = False) -> Tensor | Completed:
-        """The raw output, known region included; `with_maps`: `Completed`.
+        """Return the raw output, known region included; `with_maps`: `Completed`.
 
         `image` (N, 3, H, W) in [0, 1], `mask` (N, 1, H, W) with 1 in the hole. Raises ValueError
         where H or W is not a multiple of `size_multiple`.
@@ -70,7 +70,7 @@ class CompletionBase(nn.Module):
 
 
 def completed_by(network: nn.Module, image: Tensor, mask: Tensor) -> Completed:
-    """What any completion network gives, be it with maps or, as foreign ones, without."""
+    """Return what any completion network gives, be it with maps or, as foreign ones, without."""
     if getattr(network, "has_maps", False):
         return cast(Completed, network(image, mask, True))
     return network(image, mask), ()

@@ -16,7 +16,7 @@ PRECISIONS = ("fp32", "bf16")
 
 
 def folded(network: nn.Module, precision: str = "fp32") -> nn.Module:
-    """A copy for inference alone, of the same function but for rounding, in channels_last.
+    """Return a copy for inference alone, of the same function but for rounding, in channels_last.
 
     In evaluation batch norm is a fixed scale and shift of each channel, which the convolution
     before it can apply: where one follows the other, they become one layer. A block that activates

@@ -16,7 +16,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def unwrapped_copy(network: Network) -> Network:
-    """A deep copy that is not compiled, whose batch norm uses its own batch alone and whose
+    """Return a deep copy that is not compiled, whose batch norm uses its own batch alone and whose
     layers are computed as they are. Names of parameters and buffers are the same.
     """
     copied = copy.deepcopy(network)  # leaves out what `nn.Module.compile` has made

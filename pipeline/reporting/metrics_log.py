@@ -36,7 +36,7 @@ class MetricsFile:
     """
 
     def __init__(self, folder: str, start_step: int, submit: Submit = _at_once) -> None:
-        """Keeps the lines before `start_step`: what came after belongs to a run that was lost."""
+        """Keep the lines before `start_step`: what came after belongs to a run that was lost."""
         self._url = join_url(folder, METRICS)
         self._submit = submit
         self._lock = threading.Lock()
@@ -86,7 +86,9 @@ class MetricsFile:
 
 
 def read_metrics(folder: str) -> list[dict[str, Any]]:
-    """The records of a run, oldest first; empty if there are none. A torn last line is left out."""
+    """Return the records of a run, oldest first; empty if there are none. A torn last line is left
+    out.
+    """
     try:
         text = read_bytes(join_url(folder, METRICS)).decode()
     except FileNotFoundError:

@@ -71,7 +71,7 @@ def validation_sheet(
     cache: str = "",
     cache_limit_bytes: int = 0,
 ) -> tuple[Image.Image, bytes]:
-    """The sheet of `count` validation samples, spread evenly, and the same as a PNG file.
+    """Return the sheet of `count` validation samples, spread evenly, and the same as a PNG file.
 
     `network` is in eval mode and on `device`. Raises ValueError if there are no such samples.
     """

@@ -48,7 +48,7 @@ class GraphedStep:
         return dict(zip(self._names, self._metrics.clone().unbind(), strict=True))
 
     def _take(self, batch: TrainingBatch) -> TrainingBatch:
-        """The batch, where the graph reads it."""
+        """Return the batch, where the graph reads it."""
         if self._inputs is None:
             self._inputs = TrainingBatch(*(getattr(batch, f.name).clone() for f in fields(batch)))
         else:
@@ -68,7 +68,7 @@ class GraphedStep:
         return metrics
 
     def _record(self, phase: Phase, inputs: TrainingBatch) -> None:
-        """Computes nothing. Other threads, which write checkpoints, may use CUDA meanwhile."""
+        """Compute nothing. Other threads, which write checkpoints, may use CUDA meanwhile."""
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
             metrics = self._step(phase, inputs)

@@ -18,7 +18,7 @@ def _mask_of_span(start: Tensor, length: Tensor, size: int) -> Tensor:
 
 
 def rasterize(holes: Tensor, size: int) -> Tensor:
-    """The union of each sample's holes: (N, 1, size, size) float32, 1 in the hole."""
+    """Return the union of each sample's holes: (N, 1, size, size) float32, 1 in the hole."""
     x, y, width, height = holes.long().unbind(-1)
     rows = _mask_of_span(y, height, size).unsqueeze(3)
     columns = _mask_of_span(x, width, size).unsqueeze(2)

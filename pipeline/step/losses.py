@@ -64,8 +64,8 @@ def gradient_penalty(real_logits: Tensor, images: Tensor) -> Tensor:
 
 
 def error_map(completed: Tensor, image: Tensor, scale: float) -> Tensor:
-    """What the maps of DAM blocks are to show, (N, 1, H, W) in [0, 1], without gradients: the mean
-    over the channels of the composite's error, times `scale`, at most 1.
+    """Return what the maps of DAM blocks are to show, (N, 1, H, W) in [0, 1], without gradients:
+    the mean over the channels of the composite's error, times `scale`, at most 1.
     """
     error = (completed.detach().float() - image.float()).abs().mean(dim=1, keepdim=True)
     return (scale * error).clamp(max=1)
@@ -109,8 +109,8 @@ _RATIO_MIN, _RATIO_MAX = 1.0, 10.0
 
 
 def balanced_alpha(reconstruction_gradient: Tensor, adversarial_gradient: Tensor) -> Tensor:
-    """The weight of the adversarial term, a scalar: the paper's, moved as little as keeps the norm
-    of the reconstruction's gradient at 1 to 10 times that of the weighted adversarial one.
+    """Return the weight of the adversarial term, a scalar: the paper's, moved as little as keeps
+    the norm of the reconstruction's gradient at 1 to 10 times that of the weighted adversarial one.
 
     Both are gradients in the same tensor.
     """

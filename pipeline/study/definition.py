@@ -186,7 +186,9 @@ def _answer_errors(study: Study, asked: StudyAnswer) -> list[str]:
 
 
 def study_runs(study: Study, folder: str) -> list[StudyRun]:
-    """All arms of the first seed come first: so an interrupted study can be compared already."""
+    """Return the runs, all arms of the first seed first: so an interrupted study can be compared
+    already.
+    """
     return [
         StudyRun(arm, seed, _run_config(study, arm, seed, folder))
         for seed in study.seeds

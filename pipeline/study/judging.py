@@ -117,7 +117,9 @@ def _networks(features: str, lpips: str) -> PerceptualNetworks:
 
 
 def _is_judged(url: str, facts: dict[str, Any]) -> bool:
-    """Whether all that is asked for has been measured; what was measured beyond that may stay."""
+    """Return whether all that is asked for has been measured; what was measured beyond that may
+    stay.
+    """
     if not exists(url):
         return False
     try:

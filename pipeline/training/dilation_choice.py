@@ -50,7 +50,7 @@ def choose_dilation_(
     network: nn.Module, config: Config, worker: Worker, recorded: object,
     log: Callable[[str], None],
 ) -> None:  # fmt: skip
-    """Sets it for the whole run; `recorded` is that of the checkpoint it goes on from, or None.
+    """Set it for the whole run; `recorded` is that of the checkpoint it goes on from, or None.
 
     Collective: every rank must call.
     """

@@ -24,7 +24,7 @@ _POLL_S = 2.0
 
 
 def check_run(config: Config, world_size: int) -> Mixture:
-    """What the run will read, as the manifests describe it.
+    """Return what the run will read, as the manifests describe it.
 
     Raises ValueError with every error of the configuration against the sets and the number of
     workers; FileNotFoundError or ValueError for a set that is missing or damaged; RuntimeError
@@ -54,7 +54,7 @@ def check_run(config: Config, world_size: int) -> Mixture:
 
 
 def index_external_sets(config: Config, log: Callable[[str], None] = print) -> None:
-    """Makes a set of each folder of shards that others have packed, on its first use.
+    """Make a set of each folder of shards that others have packed, on its first use.
 
     Rank 0 does it, by `config.pack`; the other ranks wait for the manifest. No process group is
     needed. Raises what `index_external_shards` raises, and RuntimeError where rank 0 does not end.

@@ -42,7 +42,7 @@ def state_facts(
 def resume_(
     state: RunState, config: Config, data: Mixture, worker: Worker, log: Callable[[str], None]
 ) -> int:
-    """Loads what `config.resume` asks for into `state`; returns the steps already made.
+    """Load what `config.resume` asks for into `state`; return the steps already made.
 
     Collective: every rank must call. Raises ValueError where there is nothing intact to resume, or
     something that another configuration or other data made.
@@ -60,7 +60,7 @@ def resume_(
 def broadcast_checkpoint(
     found: Checkpoint | None, worker: Worker
 ) -> tuple[int | None, dict[str, dict[str, Tensor]]]:
-    """What rank 0 has found, on every rank: its step, or None, and its tensors.
+    """Return what rank 0 has found, on every rank: its step, or None, and its tensors.
 
     Collective: every rank must call.
     """

@@ -66,7 +66,7 @@ def import_authors(path: Path, mean: Color | None) -> Imported:
 
 
 def _model_and_mean(content: Any) -> tuple[Any, Sequence[float]]:
-    """The mean is empty where the file has none."""
+    """Read the mean, which is empty where the file has none."""
     if isinstance(content, Torch7Object):
         return content, ()  # a network saved by itself
     if not isinstance(content, dict) or "model" not in content:

@@ -22,7 +22,7 @@ _REFUSED_NAME = re.compile(r"GLOBAL ([\w.]+)")
 
 
 def read_pickled_tensors(path: Path) -> dict[str, Tensor]:
-    """Those of the state dict that the file is, or holds as `state_dict`; on the CPU.
+    """Return those of the state dict that the file is, or holds as `state_dict`; on the CPU.
 
     Raises ValueError for a file that is cut, holds anything but tensors and plain values, or
     states more than it has.

@@ -1,4 +1,4 @@
-"""Reads Torch7's binary serialisation (`.t7`), from files that nobody vouches for.
+"""Read Torch7's binary serialisation (`.t7`), from files that nobody vouches for.
 
 A file is read as data: no Lua function in it is run, no class of it is looked up. Every count that
 it states is compared with the bytes that are left, every tensor with its storage, and nested
@@ -40,8 +40,8 @@ class LuaFunction:
 
 
 def read_torch7(data: bytes) -> Any:
-    """The one object in `data`: tables as dicts (whole numbers as keys are ints), tensors and
-    storages as arrays in the memory of `data`. Objects that the file shares are shared.
+    """Return the one object in `data`: tables as dicts (whole numbers as keys are ints), tensors
+    and storages as arrays in the memory of `data`. Objects that the file shares are shared.
 
     Raises ValueError for anything but a whole file of the binary format.
     """
@@ -106,7 +106,7 @@ class _Reader:
         return root.last
 
     def _value(self) -> tuple[Any, _Unfinished | None]:
-        """The next value, and, if it is not complete yet, what is to be filled."""
+        """Return the next value, and, if it is not complete yet, what is to be filled."""
         self._num_values += 1
         if self._num_values > _MAX_VALUES:
             raise self._error(f"more than {_MAX_VALUES} values, far more than a network has")
@@ -200,7 +200,7 @@ class _Reader:
         return self._take(size).decode("utf-8", "replace")
 
     def _count(self, bytes_each: int, what: str) -> int:
-        """A count of what takes at least `bytes_each` bytes of the file."""
+        """Return a count of what takes at least `bytes_each` bytes of the file."""
         count = self._int()
         if not 0 <= count <= (len(self._data) - self._at) // bytes_each:
             raise self._error(f"{what} are {count}, more than the rest of it can hold")

@@ -56,7 +56,7 @@ class Room:
 
 
 def default_folder() -> Path:
-    """One for all processes of this user on this machine, made if missing.
+    """Return the folder for all processes of this user on this machine, made if missing.
 
     RuntimeError if somebody else may write there.
     """
@@ -103,7 +103,7 @@ class CacheFolder:
         return FileLock(path.with_name(f".{path.name}.lock"))
 
     def reserve(self, lock: FileLock, size_bytes: int) -> Room:
-        """Evicts until `size_bytes` more are within the limit, and announces them to others."""
+        """Evict until `size_bytes` more are within the limit, and announce them to others."""
         with self._hold_lock():
             contents = self._contents()
             limit = self._limit(contents)
@@ -133,7 +133,7 @@ class CacheFolder:
         return locked(self.path / _FOLDER_LOCK)
 
     def _contents(self) -> Contents:
-        """Removes on the way what killed processes have left."""
+        """Remove on the way what killed processes have left."""
         whole = []
         in_flight_bytes = 0
         for name in os.listdir(self.path):
@@ -171,7 +171,7 @@ class CacheFolder:
         return min(int(DEFAULT_SHARE * space), MAX_DEFAULT_BYTES)
 
     def _evict(self, contents: Contents, excess_bytes: int) -> list[CachedEntry]:
-        """Removes the least recently used, down by `excess_bytes` if enough are not held."""
+        """Remove the least recently used, down by `excess_bytes` if enough are not held."""
         evicted: list[CachedEntry] = []
         for entry in sorted(contents.whole, key=lambda entry: entry.last_used_ns):
             if excess_bytes <= 0:

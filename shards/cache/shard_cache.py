@@ -52,7 +52,7 @@ class CachedFile:
         return self._descriptor
 
     def read(self) -> bytes:
-        """All of it."""
+        """Return all of it."""
         with open(self._descriptor, "rb", closefd=False) as file:
             file.seek(0)
             return file.read()
@@ -94,7 +94,7 @@ class ShardCache:
         return self._folder.path
 
     def open(self, entry: ShardEntry, verify: bool = False) -> CachedFile:
-        """The shard, fetched if it is not there; `verify` hashes what is there already.
+        """Return the shard, fetched if it is not there; `verify` hashes what is there already.
 
         ValueError if the store holds other bytes than the manifest says, OSError if it cannot be
         reached or the disk is full.
@@ -107,7 +107,7 @@ class ShardCache:
             return file.path
 
     def fetch_index(self, entry: ShardEntry) -> bytes:
-        """The shard's index file. Errors as of `open`.
+        """Return the shard's index file. Errors as of `open`.
 
         No room is made for it: the next shard that is fetched makes that as well.
         """
@@ -203,8 +203,9 @@ class _Damaged(ValueError):
 
 
 def _find(wanted: _Wanted, verify: bool) -> int | None:
-    """A descriptor that holds the cached file, now the most recently used; None if it is not there
-    or not right."""
+    """Return a descriptor that holds the cached file, now the most recently used; None if it is not
+    there or not right.
+    """
     descriptor = open_shared(wanted.path)
     if descriptor is None:
         return None

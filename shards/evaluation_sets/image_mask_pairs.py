@@ -209,7 +209,7 @@ def _mask_size(url: str) -> tuple[int, int]:
 
 
 def _common_side(sizes: dict[str, tuple[int, int]]) -> tuple[int, list[str]]:
-    """The side that most masks have, and an error that names the others."""
+    """Return the side that most masks have, and an error that names the others."""
     if not sizes:
         return 0, []
     counts: dict[tuple[int, int], int] = {}

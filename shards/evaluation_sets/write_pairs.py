@@ -1,4 +1,4 @@
-"""Writes images and masks as files that every model can be evaluated on."""
+"""Write images and masks as files that every model can be evaluated on."""
 
 from __future__ import annotations
 

@@ -23,7 +23,9 @@ class Finding:
 
 
 def shown(value: object) -> str:
-    """A value of the set in printable characters: it may hold control codes of a terminal."""
+    """Return a value of the set in printable characters: it may hold control codes of a
+    terminal.
+    """
     if isinstance(value, str) and value.isascii() and value.isprintable() and value:
         text = value
     else:

@@ -16,7 +16,9 @@ _PREFIX = len(_MAGIC) + 2  # with the length of the header
 
 
 def index_dtype(masks_per_image: int, holes_per_mask: int) -> np.dtype:
-    """The record of one image. Holes are (x, y, width, height) in pixels of the training crop."""
+    """Return the record of one image. Holes are (x, y, width, height) in pixels of the training
+    crop.
+    """
     holes = (masks_per_image, holes_per_mask, 4)
     return np.dtype(
         [
@@ -51,7 +53,7 @@ def encode_index(records: np.ndarray) -> bytes:
 
 
 def decode_index(data: bytes, name: str) -> np.ndarray:
-    """The records of an index file. Raises ValueError, naming the file, if it is not one."""
+    """Return the records of an index file. Raises ValueError, naming the file, if it is not one."""
     try:
         return _decode_records(data)
     except ValueError as error:
@@ -73,7 +75,9 @@ def _decode_records(data: bytes) -> np.ndarray:
 
 
 def _layout(header: bytes) -> tuple[np.dtype, int]:
-    """What the records are, and how many, from the only two things that differ between headers."""
+    """Return what the records are, and how many, from the only two things that differ between
+    headers.
+    """
     holes = re.search(rb"\('completion_holes', '<u2', \((\d{1,6}), (\d{1,6}), 4\)\)", header)
     shape = re.search(rb"'shape': \((\d{1,15}),\)", header)
     if holes is None or shape is None:
@@ -89,5 +93,5 @@ def _header(dtype: np.dtype, count: int) -> bytes:
 
 
 def sample_key(image_number: int) -> str:
-    """The WebDataset key: eight digits, no dots, which would split it."""
+    """Return the WebDataset key: eight digits, no dots, which would split it."""
     return f"{image_number:08d}"

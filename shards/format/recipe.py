@@ -63,7 +63,9 @@ class PackRecipe:
 
 
 def recipe_errors(recipe: PackRecipe, prefix: str = "pack") -> list[str]:
-    """One sentence per error: the field, the value, what is allowed. Empty when all is well."""
+    """Return one sentence per error: the field, the value, what is allowed. Empty when
+    all is well.
+    """
     errors = []
 
     def require(holds: bool, field_name: str, value: object, allowed: str) -> None:
@@ -101,8 +103,9 @@ def recipe_errors(recipe: PackRecipe, prefix: str = "pack") -> list[str]:
 def mask_errors(
     masks: MaskRecipe, size: int, place: str = "pack.masks", crop_name: str = "pack.crop_size"
 ) -> list[str]:
-    """One sentence per error of masks in crops of `size` pixels. `place` is where the masks stand,
-    `crop_name` where the size of the crop does."""
+    """Return one sentence per error of masks in crops of `size` pixels. `place` is where the masks
+    stand, `crop_name` where the size of the crop does.
+    """
     errors = []
     strokes = masks.strokes
     free = size - 2 * masks.margin  # side of the square that holes must stay in

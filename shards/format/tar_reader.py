@@ -1,4 +1,4 @@
-"""Walks the headers of a shard without trusting any of them, and finds the next one after damage.
+"""Walk the headers of a shard without trusting any of them, and finds the next one after damage.
 
 Every byte of the archive outside the members is checked: headers carry a checksum, everything
 else must be zero. A reader of tars stops at the first bad header, and would lose all that follows.
@@ -117,7 +117,7 @@ def _name(header: bytes) -> str:
 
 
 def _is_sound(file: ShardFile, shard: str, member: Member, kind: bytes, report: Report) -> bool:
-    """Whether the member may be checked further."""
+    """Return whether the member may be checked further."""
     place = f"{shard} {shown(member.name)}"
     if _leads_out(member.name):
         report(Finding(place, "the name leads out of the folder"))
@@ -156,7 +156,8 @@ def _check_end(file: ShardFile, shard: str, position: int, report: Report) -> No
 
 
 def archive_members(data: memoryview) -> Iterator[tarfile.TarInfo]:
-    """The members of a whole archive in memory, by the library's reader, extensions understood.
+    """Yield the members of a whole archive in memory, by the library's reader, extensions
+    understood.
 
     ValueError for one that is not an archive, or whose headers lead backwards.
     """

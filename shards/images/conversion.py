@@ -82,7 +82,9 @@ def has_image_extension(name: str) -> bool:
 
 
 def has_image_content(data: bytes) -> bool:
-    """Whether a file of this content is an image. Some formats (TIFF) need the whole file."""
+    """Return whether a file of this content is an image. Some formats (TIFF) need the
+    whole file.
+    """
     try:
         with Image.open(io.BytesIO(data), formats=_formats()):
             return True
@@ -213,7 +215,8 @@ def _decode_jpeg(data: bytes, size: tuple[int, int], target: int) -> np.ndarray:
 
 
 def has_more_than_8_bits(image: Image.Image) -> bool:
-    """Whether a channel has more than 8 bits, of which Pillow keeps only 8 where its mode is RGB.
+    """Return whether a channel has more than 8 bits, of which Pillow keeps only 8 where its mode is
+    RGB.
 
     To be asked before load(), after which Pillow no longer knows. JPEG 2000 and AVIF in colour
     never say so: they count as 8 bits.
@@ -232,7 +235,7 @@ def _tiff_tags(image: Image.Image) -> Mapping[int, Any]:
 
 
 def _ppm_maximum(image: Image.Image) -> int | None:
-    """The value that is white, which the header of a PPM file names."""
+    """Return the value that is white, which the header of a PPM file names."""
     for codec, _, _, arguments in getattr(image, "tile", []):
         if codec.startswith("ppm"):
             return int(arguments[-1])
@@ -240,7 +243,9 @@ def _ppm_maximum(image: Image.Image) -> int | None:
 
 
 def _only_pixels(png: bytes) -> bytes:
-    """A PNG without what OpenCV would complain of on stderr: profiles, times, a missing end."""
+    """Return a PNG without what OpenCV would complain of on stderr: profiles, times, a
+    missing end.
+    """
     kept, position = [png[:8]], 8
     while position + 12 <= len(png):
         end = position + 12 + int.from_bytes(png[position : position + 4], "big")
@@ -286,7 +291,7 @@ def _scale(pixels: np.ndarray, original_size: tuple[int, int], target: int) -> n
 
 
 def _square(pixels: np.ndarray, original_size: tuple[int, int], target: int) -> np.ndarray:
-    """The centre square, to half a pixel of the decoded picture, at the size `target`."""
+    """Return the centre square, to half a pixel of the decoded picture, at the size `target`."""
     extent = min(original_size) / _factor(pixels, original_size)
     height, width = pixels.shape[:2]
     side = min(height, width)

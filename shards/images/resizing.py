@@ -20,7 +20,9 @@ _LEAST_SCALE_LEFT = 1.6
 
 
 def whole_reduction(scale: float) -> int:
-    """The power of two by which pixels may be averaged first, of all that `scale` asks for."""
+    """Return the power of two by which pixels may be averaged first, of all that
+    `scale` asks for.
+    """
     factor = 1
     while scale >= 2 * factor * _LEAST_SCALE_LEFT:
         factor *= 2

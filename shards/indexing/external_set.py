@@ -1,4 +1,4 @@
-"""Makes a set of WebDataset shards that others have packed: an index beside each, and a manifest.
+"""Make a set of WebDataset shards that others have packed: an index beside each, and a manifest.
 
 Nothing of the shards themselves is changed. Images are taken as they are, so validation images are
 scaled when they are read, not before; masks are drawn as for a set of our own.
@@ -44,7 +44,7 @@ _VALIDATION = re.compile(r"(?<![a-z])(val|valid|validation|test)(?![a-z])", re.I
 def index_external_shards(
     url: str, recipe: PackRecipe, progress: Progress = lambda done, total: None
 ) -> Manifest:
-    """Writes indexes and a manifest beside the `*.tar` of `url`, and returns the manifest.
+    """Write indexes and a manifest beside the `*.tar` of `url`, and return the manifest.
 
     A sample is one image (.jpg, .jpeg, .png or .webp) with, if there is one, a label (.cls, or
     "class" or "label" in .json). Shards in whose names a word is "val" or "test" are validation;

@@ -1,4 +1,4 @@
-"""Reads a WebDataset shard of unknown origin, trusting nothing of it."""
+"""Read a WebDataset shard of unknown origin, trusting nothing of it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ExternalShard:
 
 
 def read_external_shard(path: Path, name: str, side_min: int = 1) -> ExternalShard:
-    """What can be used of a shard: images whose short side has at least `side_min` pixels.
+    """Return what can be used of a shard: images whose short side has at least `side_min` pixels.
 
     ValueError, naming the shard, where the archive itself is broken.
     """
@@ -134,7 +134,7 @@ def _take_image(
 
 
 def _label(data: memoryview, members: dict[str, tuple[int, int]]) -> str:
-    """The class as a word: the text of .cls, "class" or "label" of .json, or one for all."""
+    """Return the class as a word: the text of .cls, "class" or "label" of .json, or one for all."""
     for extension in ("cls", "json"):
         offset, num_bytes = members.get(extension, (0, 0))
         if not 0 < num_bytes <= _LABEL_BYTES:

@@ -19,7 +19,9 @@ _Place = tuple[str, int, int]  # extension of a member, its offset and its size
 
 
 def rebuild_index(data: memoryview, recipe: PackRecipe, name: str) -> bytes:
-    """The bytes of the index file. ValueError, naming the shard, where it is not one of ours."""
+    """Return the bytes of the index file. ValueError, naming the shard, where it is not one of
+    ours.
+    """
     masks = recipe.masks
     dtype = index_dtype(masks.masks_per_image, masks.holes_per_mask)
     try:

@@ -166,7 +166,7 @@ class SampleCheck:
 
 
 def _touches_all_sides(mask: np.ndarray, x: int, y: int, width: int, height: int) -> bool:
-    """Whether a box fits the hole in it, which other holes of the mask may overlap."""
+    """Return whether a box fits the hole in it, which other holes of the mask may overlap."""
     hole = mask[y : y + height, x : x + width]
     sides = (hole[:1], hole[-1:], hole[:, :1], hole[:, -1:])
     return all(side.any() for side in sides)

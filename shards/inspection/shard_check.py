@@ -168,19 +168,19 @@ class MemberLayout:
         return int(match[1]), self.parts.get(match[2], "")
 
     def after(self, member: Member) -> list[str]:
-        """The names that must follow a sample's first member."""
+        """Return the names that must follow a sample's first member."""
         key = member.name.partition(".")[0]
         return [f"{key}.{extension}" for extension in list(self.parts)[1:]]
 
     def indexed(self, record: np.void) -> Iterator[Member]:
-        """The members of a sample, where its index record says that they lie."""
+        """Yield the members of a sample, where its index record says that they lie."""
         for extension, part in self.parts.items():
             name = f"{sample_key(int(record['image_number']))}.{extension}"
             yield Member(name, int(record[f"{part}_offset"]), int(record[f"{part}_size"]))
 
 
 def _order_findings(shard: str, members: list[Member], layout: MemberLayout) -> Iterator[Finding]:
-    """The members of each sample stand together, the image first, with rising keys."""
+    """Check that the members of each sample stand together, the image first, with rising keys."""
     extensions = " or ".join(f".{extension}" for extension in layout.parts)
     last_key, awaited = -1, list[str]()  # `awaited`: the rest of the sample that has begun
     for member in members:

@@ -1,4 +1,4 @@
-"""Verifies a packed set to the last byte: every file, archive, image, description and mask.
+"""Verify a packed set to the last byte: every file, archive, image, description and mask.
 
 Nothing that is found stops the search: each finding is reported with its place, and what follows it
 is still checked.
@@ -82,7 +82,7 @@ def verify_set(
 
 
 def damaged_shards(url: str, threads: int = 0) -> set[str]:
-    """The names of the shards that are missing or have a finding, or whose index has."""
+    """Return the names of the shards that are missing or have a finding, or whose index has."""
     damaged: set[str] = set()
 
     def collect(result: ShardResult, done: int, total: int) -> None:
@@ -95,7 +95,7 @@ def damaged_shards(url: str, threads: int = 0) -> set[str]:
 
 
 def _read_manifest(url: str) -> tuple[Manifest | None, list[Finding]]:
-    """The manifest, if there is one to hold the files against, and its own findings."""
+    """Return the manifest, if there is one to hold the files against, and its own findings."""
     try:
         data = read_manifest(url)
         manifest, fingerprint = parse_manifest(data, MANIFEST_NAME)
@@ -148,14 +148,14 @@ def _type_findings(manifest: Manifest) -> list[Finding]:
 
 
 def _is_alike(value: Any, default: object) -> bool:
-    """Whether a value of the recipe is of its default's kind."""
+    """Return whether a value of the recipe is of its default's kind."""
     if type(default) is float:
         return type(value) in (int, float) and math.isfinite(value)
     return type(value) is type(default)
 
 
 def _listing_findings(manifest: Manifest, names: set[str]) -> Iterator[Finding]:
-    """What the manifest says of its files, and files of which it says nothing."""
+    """Yield what the manifest says of its files, and files of which it says nothing."""
     entries = [(split, entry) for split, listed in manifest.splits.items() for entry in listed]
     for split, entry in entries:
         place = f"{MANIFEST_NAME} {shown(entry.name)}"
@@ -182,7 +182,7 @@ def _listing_findings(manifest: Manifest, names: set[str]) -> Iterator[Finding]:
 
 
 def _plain_name(split: str, entry: ShardEntry, is_ours: bool) -> bool:
-    """Whether the name can only mean a file in the set's own folder."""
+    """Return whether the name can only mean a file in the set's own folder."""
     if not is_ours:
         return re.fullmatch(r"[^./\\\0][^/\\\0]*\.tar", entry.name) is not None
     return re.fullmatch(r"\w+-\d{6,}\.tar", entry.name) is not None and entry.name.startswith(
@@ -231,7 +231,7 @@ def _results(
 
 @contextmanager
 def _download_on_demand(url: str, copy: Path) -> Iterator[Callable[[], Path]]:
-    """Gives the local path of a shard; a copy that had to be fetched is removed afterwards."""
+    """Give the local path of a shard; a copy that had to be fetched is removed afterwards."""
 
     def fetch() -> Path:
         if is_local(url):

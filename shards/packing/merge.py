@@ -1,4 +1,4 @@
-"""Joins what the packers of all slices have left into one manifest."""
+"""Join what the packers of all slices have left into one manifest."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LISTED = 5  # names in a message
 
 
 def merge_slices(destination: str) -> Manifest:
-    """Writes the manifest of a set whose slices are all packed, and removes the packers' records.
+    """Write the manifest of a set whose slices are all packed, and remove the packers' records.
 
     Merged once more, it returns the manifest that is there. Raises ValueError for slices that are
     missing, that overlap, or that were packed from different sources or by different recipes.
@@ -61,7 +61,7 @@ def merge_slices(destination: str) -> Manifest:
 
 
 def merge_if_last(destination: str, of: int) -> Manifest | None:
-    """Merges once all `of` slices are packed; None while some are not.
+    """Merge once all `of` slices are packed; None while some are not.
 
     For the packer of a slice that has just ended: whichever ends last, or several at once, make
     the set. Raises what `merge_slices` raises.

@@ -1,4 +1,4 @@
-"""Packs a source of image classes into a set: shards, their indexes and the manifest.
+"""Pack a source of image classes into a set: shards, their indexes and the manifest.
 
 The plan, a function of the source's listing and the recipe, says which images lie in which shard.
 So shards are independent of each other: any process on any machine may pack any of them, and one
@@ -245,7 +245,7 @@ def _inspect(destination: str, plan: PackPlan, overwrite: bool) -> _State:
 
 
 def probe_destination(destination: str) -> list[str]:
-    """The names in a destination that can be written. OSError if it cannot be."""
+    """Return the names in a destination that can be written. OSError if it cannot be."""
     try:
         names = list_names(destination)
         probe = join_url(destination, f"{PROBE}{uuid.uuid4().hex[:8]}")  # others pack there too
@@ -259,7 +259,7 @@ def probe_destination(destination: str) -> list[str]:
 
 
 def _require_usable_image(plan: PackPlan, recipe: PackRecipe) -> None:
-    """Reads images, in the order of the plan, until one is found that can be stored."""
+    """Read images, in the order of the plan, until one is found that can be stored."""
     num_planned = {split: len(images) for split, images in plan.splits.items()}
     for task in _tasks(plan, "", recipe, planned_shards(num_planned, recipe.images_per_shard)):
         if usable_image(task):

@@ -1,4 +1,4 @@
-"""Packs one shard of a plan, from its images' bytes to its record, without regard to others."""
+"""Pack one shard of a plan, from its images' bytes to its record, without regard to others."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ShardTask:
 
 
 def pack_shard(task: ShardTask, advance: Advance) -> ShardRecord:
-    """Writes the shard, its index and, last of all, its record.
+    """Write the shard, its index and, last of all, its record.
 
     Images that cannot be stored are refused in the record. OSError if the destination cannot be
     written or a remote source cannot be reached.
@@ -124,7 +124,7 @@ def _convert(
 
 
 def _contents(task: ShardTask) -> Iterator[Callable[[], bytes]]:
-    """The reading of each image, in order; those of a remote source are asked for ahead."""
+    """Yield the reading of each image, in order; those of a remote source are asked for ahead."""
     if is_local(task.location) and all(is_local(image.name) for image in task.images):
         for image in task.images:
             yield lambda image=image: read_source_image(task.location, image)  # type: ignore[misc]
@@ -140,5 +140,5 @@ def _contents(task: ShardTask) -> Iterator[Callable[[], bytes]]:
 
 
 def usable_image(task: ShardTask) -> bool:
-    """Whether any image of the task can be stored. Writes nothing."""
+    """Return whether any image of the task can be stored. Writes nothing."""
     return any(isinstance(result, StoredImage) for result in _convert_images(task))

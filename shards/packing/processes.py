@@ -1,4 +1,4 @@
-"""Runs a packer's tasks in several processes: each takes whole shards, none waits for another.
+"""Run a packer's tasks in several processes: each takes whole shards, none waits for another.
 
 A pool of the library would hang when a process is killed, leave its processes behind when this one
 is, and run the caller's script once more in each. Here a process that loses its line ends, and one
@@ -46,8 +46,8 @@ class PackingProcesses:
     def pack(
         self, tasks: Iterable[ShardTask], workers: int, advance: Advance
     ) -> Iterator[ShardRecord]:
-        """The records of the tasks in the order in which they are finished, by so many workers, at
-        most those that were started.
+        """Yield the records of the tasks in the order in which they are finished, by so many
+        workers, at most those that were started.
 
         Raises what `pack_shard` raises, and RuntimeError if a process dies; finished shards stay.
         """
@@ -83,7 +83,7 @@ class _Process:
             )
 
     def begin(self, task: ShardTask | None) -> bool:
-        """Whether there was anything to begin."""
+        """Return whether there was anything to begin."""
         if task is None:
             return False
         with suppress(BrokenPipeError):  # the process is dead: receiving reports why

@@ -95,7 +95,7 @@ def save_record(destination: str, record: ShardRecord | SliceRecord) -> None:
 
 
 def read_shard_records(destination: str, names: Iterable[str]) -> dict[str, ShardRecord]:
-    """The records of the shards `names`, by name; those that do not exist are left out.
+    """Return the records of the shards `names`, by name; those that do not exist are left out.
 
     Raises ValueError, naming the file, for what is not a record.
     """
@@ -129,7 +129,7 @@ def save_plan(destination: str, plan_sha256: str) -> None:
 
 
 def read_plan_sha256(destination: str) -> str:
-    """The plan to which an unfinished pack belongs; empty if there is none."""
+    """Return the plan to which an unfinished pack belongs; empty if there is none."""
     url = join_url(destination, RECORDS, _PLAN)
     content = _read(url)
     if content is None:

@@ -1,4 +1,4 @@
-"""Mends a damaged set from the source it was packed from: only what is damaged is packed again."""
+"""Mend a damaged set from the source it was packed from: only what is damaged is packed again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes one shard: a WebDataset tar and its index.
+"""Write one shard: a WebDataset tar and its index.
 
 A shard grows in a `.part` file and appears under its name only when it is whole and on the disk: a
 pack that is killed leaves no truncated shard to be trained on.
@@ -90,7 +90,7 @@ class ShardWriter:
         )
 
     def finish(self) -> ShardEntry:
-        """Publishes the shard, then its index."""
+        """Publish the shard, then its index."""
         self._part.file.append(END)
         sha256 = self._part.publish()
         index = encode_index(np.array(self._records, dtype=self._dtype))
@@ -104,7 +104,7 @@ class ShardWriter:
         )
 
     def abandon(self) -> None:
-        """Leaves nothing behind."""
+        """Leave nothing behind."""
         self._part.remove()
 
     def _write(self, name: bytes, member: bytes) -> tuple[int, int, int]:
@@ -135,7 +135,7 @@ class _Part:
         self.file = HashedFileWriter(self._path)
 
     def publish(self) -> str:
-        """Returns the SHA-256."""
+        """Return the SHA-256."""
         sha256 = self.file.flush()
         if self._temporary is None:
             os.replace(self._path, self._final)
@@ -170,7 +170,7 @@ def remove_all_parts(destination: str) -> None:
 
 
 def _parts(destination: str, suffix: str, start: str = "") -> list[Path]:
-    """The files in which others are written, whose names begin with a dot and `start`."""
+    """Return the files in which others are written, whose names begin with a dot and `start`."""
     if not is_local(destination):
         return []
     folder = Path(open_filesystem(destination)[1])

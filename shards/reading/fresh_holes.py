@@ -31,7 +31,9 @@ class WeightedMasks:
 def fresh_mask_errors(
     fresh_masks: Sequence[WeightedMasks], crop_size: int, place: str = "data.fresh_masks"
 ) -> list[str]:
-    """One sentence per error of recipes for crops of `crop_size` pixels, which stand at `place`."""
+    """Return one sentence per error of recipes for crops of `crop_size` pixels, which stand at
+    `place`.
+    """
     errors = []
     for number, one in enumerate(fresh_masks):
         if not 0 < one.weight < float("inf"):
@@ -71,7 +73,7 @@ class FreshHoles:
         self._recipe_of_lane = np.array(recipe_of_lane, dtype=np.int64)
 
     def fill(self, step: int, lanes: range, arrays: BatchArrays, first_row: int) -> None:
-        """Writes the holes of consecutive `lanes` at `step` into the rows from `first_row` on."""
+        """Write the holes of consecutive `lanes` at `step` into the rows from `first_row` on."""
         chosen = self._recipes_of(step, lanes)
         for number in np.unique(chosen).tolist():
             places = np.flatnonzero(chosen == number)

@@ -75,7 +75,7 @@ class ShardSet:
         return int(self._first_image[-1]) * self.masks_per_image
 
     def sample_number(self, shard: int, position: int) -> int:
-        """The sample's number in the split, from its position in the shard."""
+        """Return the sample's number in the split, from its position in the shard."""
         return int(self._first_image[shard]) * self.masks_per_image + position
 
     def locate(self, sample: int) -> tuple[int, int]:
@@ -92,7 +92,7 @@ class ShardSet:
         return join_url(self.url, self.entries[shard].name)
 
     def open(self, shard: int) -> OpenShard:
-        """The shard, opened now if it is not; from a remote set it is fetched then."""
+        """Return the shard, opened now if it is not; from a remote set it is fetched then."""
         with self._lock:
             opened = self._open.get(shard)
             if opened is not None:
@@ -112,26 +112,30 @@ class ShardSet:
         return opened
 
     def records(self, shard: int) -> np.ndarray:
-        """The index of a shard; the shard itself is neither opened nor fetched for it."""
+        """Return the index of a shard; the shard itself is neither opened nor fetched for it."""
         with self._lock:
             if shard in self._open:
                 return self._open[shard].records
         return self._read_index(shard)
 
     def image_bytes(self, shard: int, image: int) -> memoryview:
-        """The stored image, a view into the mapped shard. ValueError if its checksum is wrong."""
+        """Return the stored image, a view into the mapped shard. ValueError if its checksum is
+        wrong.
+        """
         return self.open(shard).image_bytes(image)
 
     def mask_bytes(self, shard: int, image: int) -> memoryview:
-        """The PNG of the image's masks, a view into the mapped shard; empty for rectangles."""
+        """Return the PNG of the image's masks, a view into the mapped shard; empty for
+        rectangles.
+        """
         return self.open(shard).mask_bytes(image)
 
     def image_name(self, shard: int, image: int) -> str:
-        """The image as messages call it: its key and the shard it lies in."""
+        """Return the image as messages call it: its key and the shard it lies in."""
         return self.open(shard).image_name(image)
 
     def prefetch(self, shard: int) -> None:
-        """Brings a remote shard into the cache; nothing is to be done for a local one."""
+        """Bring a remote shard into the cache; nothing is to be done for a local one."""
         if self.cache is not None:
             self.cache.open(self.entries[shard]).close()
 

@@ -89,7 +89,9 @@ class ShardReader:
         return self._hand_out(step, report)
 
     def ring_view(self) -> np.ndarray:
-        """The whole ring as one uint8 array, for pinning it. Never written by this process."""
+        """Return the whole ring as one uint8 array, for pinning it. Never written by
+        this process.
+        """
         return self._ring
 
     @property
@@ -102,7 +104,7 @@ class ShardReader:
         return self._process.pid
 
     def close(self) -> None:
-        """Ends the child. Batches handed out keep their memory, which no one writes any more."""
+        """End the child. Batches handed out keep their memory, which no one writes any more."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with contextlib.suppress(BrokenPipeError):

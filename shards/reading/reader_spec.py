@@ -39,7 +39,9 @@ class ReaderSpec:
 
     @classmethod
     def from_mapping(cls, values: dict[str, Any]) -> ReaderSpec:
-        """The opposite of `dataclasses.asdict`, also after a journey through JSON."""
+        """Return the dataclass, the opposite of `dataclasses.asdict`, also after a journey through
+        JSON.
+        """
         mixture = tuple(WeightedSet(**one) for one in values["mixture"])
         fresh_masks = tuple(
             WeightedMasks(parse_masks(one["masks"]), one["weight"]) for one in values["fresh_masks"]
@@ -51,7 +53,7 @@ class ReaderSpec:
         return lanes_of(self.batch_size, self.rank, self.world_size)
 
     def load(self) -> Mixture:
-        """Reads the manifests. Raises ValueError for what the sets cannot give, and
+        """Read the manifests. Raises ValueError for what the sets cannot give, and
         FileNotFoundError where there is none, before anything is started."""
         sets = (WeightedSet(self.shards, self.weight), *self.mixture)
         mixture = Mixture(sets, self.batch_size)
@@ -68,7 +70,7 @@ class ReaderSpec:
         )
 
     def draw_holes(self, mixture: Mixture) -> FreshHoles | None:
-        """What draws the holes; None where they are packed."""
+        """Return what draws the holes; None where they are packed."""
         if self.holes == "packed":
             return None
         return FreshHoles(
@@ -80,7 +82,7 @@ class ReaderSpec:
         )
 
     def _mask_recipes(self, mixture: Mixture) -> list[MaskRecipe]:
-        """All recipes that masks of a batch may follow."""
+        """Return all recipes that masks of a batch may follow."""
         if self.holes == "fresh" and self.fresh_masks:
             return [one.masks for one in self.fresh_masks]
         return mixture.masks

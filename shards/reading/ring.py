@@ -68,8 +68,9 @@ class BatchLayout:
 
 
 def create_ring_file(num_bytes: int) -> int:
-    """A file descriptor of `num_bytes` of memory that no name leads to: it vanishes with its last
-    user. RuntimeError if there is no room."""
+    """Return a file descriptor of `num_bytes` of memory that no name leads to: it vanishes with its
+    last user. RuntimeError if there is no room.
+    """
     # The limit of a tmpfs. Nameless memory has none: claiming too much would wake the OOM killer.
     limit = os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE // 2
     if num_bytes > limit:
@@ -85,7 +86,7 @@ def create_ring_file(num_bytes: int) -> int:
 
 
 def map_ring(descriptor: int, num_bytes: int) -> np.ndarray:
-    """The whole ring as writable uint8. The mapping lives as long as any view of it."""
+    """Return the whole ring as writable uint8. The mapping lives as long as any view of it."""
     return np.frombuffer(mmap.mmap(descriptor, num_bytes), dtype=np.uint8)
 
 

@@ -64,7 +64,7 @@ class SampleReader:
         self._lock = threading.Lock()
 
     def fill(self, located: MixedAddress, arrays: BatchArrays, row: int) -> int:
-        """Writes one sample into a row; returns the size of its stored image in bytes."""
+        """Write one sample into a row; return the size of its stored image in bytes."""
         try:
             return self._read(located, arrays, row)
         except (ValueError, OSError) as error:
@@ -131,7 +131,7 @@ class SampleReader:
 def fill_holes(
     shard_set: ShardSet, shard: OpenShard, image: int, mask: int, arrays: BatchArrays, row: int
 ) -> None:
-    """Writes the packed holes of a sample into a row, which may have room for more."""
+    """Write the packed holes of a sample into a row, which may have room for more."""
     holes = shard.completion_holes[image, mask]
     for target, packed in (
         (arrays.completion_holes[row], holes),

@@ -32,7 +32,7 @@ class MixedAddress(NamedTuple):
 
 
 def share_lanes(batch_size: int, weights: Sequence[float]) -> list[int]:
-    """The set that each lane of a batch reads, in the nearest whole numbers to the weights.
+    """Return the set that each lane of a batch reads, in the nearest whole numbers to the weights.
 
     Raises ValueError where a weight is not above 0, or a set would get no lane.
     """
@@ -149,7 +149,7 @@ class Mixture:
         return self.manifests[0].num_samples(split)
 
     def first_sample(self, data_set: int, split: str) -> int:
-        """What the numbers of a set's samples are raised by, so that they are unique."""
+        """Return what the numbers of a set's samples are raised by, so that they are unique."""
         return sum(manifest.num_samples(split) for manifest in self.manifests[:data_set])
 
     def order(self, split: str, seed: int) -> MixedOrder:

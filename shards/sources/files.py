@@ -17,7 +17,7 @@ from shards.storage.filesystems import is_local, join_url, local_path, open_file
 
 
 def is_absolute(name: str) -> bool:
-    """Whether a name says by itself where its file lies."""
+    """Return whether a name says by itself where its file lies."""
     return name.startswith("/") or "://" in name
 
 
@@ -44,7 +44,7 @@ def read_absolute(name: str) -> bytes:
 
 
 def read_range(folder: str, name: str, offset: int, num_bytes: int) -> bytes:
-    """All of the range, or OSError."""
+    """Return all of the range, or OSError."""
     if num_bytes == 0:
         return b""
     if is_local(folder):

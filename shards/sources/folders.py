@@ -72,7 +72,7 @@ def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
 
 
 def _take_entry(listing: Listing, entry: os.DirEntry[str], name: str) -> bool:
-    """Whether the entry is a folder to go into."""
+    """Return whether the entry is a folder to go into."""
     if entry.name.startswith("."):
         listing.take(SourceFile(name))
         return False
@@ -121,7 +121,7 @@ class _RemoteFolder:
         self._start = self._path.rstrip("/") + "/"
 
     def list_into(self, listing: Listing, name: str) -> list[str]:
-        """Takes the files of one folder; returns the names of the folders in it."""
+        """Take the files of one folder; return the names of the folders in it."""
         folders = []
         for below, num_bytes, kind in self._ask("ls", name):
             if kind == "directory":
@@ -133,7 +133,7 @@ class _RemoteFolder:
         return sorted(set(folders))
 
     def find(self, name: str) -> list[tuple[str, int, str]]:
-        """All files below a folder, however deep: name, bytes, kind."""
+        """Return all files below a folder, however deep: name, bytes, kind."""
         return self._ask("find", name)
 
     def _ask(self, method: str, name: str) -> list[tuple[str, int, str]]:
@@ -150,7 +150,9 @@ class _RemoteFolder:
         return [found for entry in entries if (found := self._find_entry(entry, path))[0]]
 
     def _find_entry(self, entry: dict[str, Any], asked: str) -> tuple[str, int, str]:
-        """The name is empty for the folder itself, which some stores keep as an empty object."""
+        """Find an entry. The name is empty for the folder itself, which some stores keep as an
+        empty object.
+        """
         path, kind = str(entry["name"]), str(entry["type"])
         if path.endswith("/"):  # a folder made by hand in an object store
             path, kind = path.rstrip("/"), "directory"

@@ -32,7 +32,7 @@ def is_list(name: str) -> bool:
 def read_list(
     location: str, folder: str, name: str, splits: tuple[str, ...]
 ) -> dict[str, list[SourceImage]]:
-    """The images of each split; all of them under "" if the list has no column `split`.
+    """Return the images of each split; all of them under "" if the list has no column `split`.
 
     `name` is the list's name in `folder`. Raises ValueError with up to ten errors of the list,
     RuntimeError if what reads it is not installed.

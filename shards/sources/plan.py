@@ -97,7 +97,7 @@ def _with_length(text: str) -> bytes:
 
 
 def plan_packing(location: str, recipe: PackRecipe) -> PackPlan:
-    """The same files and the same seed give the same plan.
+    """Plan a pack: the same files and the same seed give the same plan.
 
     Raises ValueError where the source is not one, is damaged or holds no image, OSError where it
     cannot be read, RuntimeError where what reads it is not installed.
@@ -123,7 +123,9 @@ def plan_packing(location: str, recipe: PackRecipe) -> PackPlan:
 
 
 def read_source_image(location: str, image: SourceImage) -> bytes:
-    """The bytes of one image of the plan of `location`. OSError if they cannot be read whole."""
+    """Return the bytes of one image of the plan of `location`. OSError if they cannot be read
+    whole.
+    """
     folder, name = _folder_and_name(location)
     if image.archive:
         return read_range(folder, image.archive, image.offset, image.num_bytes)
@@ -133,7 +135,9 @@ def read_source_image(location: str, image: SourceImage) -> bytes:
 
 
 def _folder_and_name(location: str) -> tuple[str, str]:
-    """The folder below which the images are named; the archive or list in it, or an empty name."""
+    """Return the folder below which the images are named; the archive or list in it, or an empty
+    name.
+    """
     trimmed = str(local_path(location)) if is_local(location) else location.rstrip("/")
     if not (is_archive(trimmed) or is_list(trimmed) or is_compressed(trimmed)):
         return (trimmed if is_local(location) else location), ""
@@ -147,7 +151,7 @@ def _folder_and_name(location: str) -> tuple[str, str]:
 def _list_images(
     location: str, folder: str, name: str
 ) -> tuple[dict[str, list[SourceImage]], list[RefusedImage]]:
-    """The images of a tree or an archive by their splits, all under "" if it has none."""
+    """Return the images of a tree or an archive by their splits, all under "" if it has none."""
     if is_compressed(name):
         raise ValueError(f"{location} is compressed; decompress it and name the .tar or the folder")
     listing = _list_one_archive(location, folder, name) if name else list_tree(folder, SPLITS)
@@ -211,7 +215,9 @@ def _first_folder(name: str) -> str:
 
 
 def _folders(file: SourceFile) -> list[str]:
-    """The folders in which a file lies, archives among them under the names they stand for."""
+    """Return the folders in which a file lies, archives among them under the names they
+    stand for.
+    """
     folders = file.name.split("/")[:-1]
     if file.archive and file.name.startswith(f"{file.archive}/"):
         position = file.archive.count("/")
@@ -261,7 +267,7 @@ def _split(images: list[SourceImage], recipe: PackRecipe) -> dict[str, list[Sour
 
 
 def _draw_splits(seed: int, number: int, num_images: int, num_val: int) -> Iterator[str]:
-    """The split of each image of a class."""
+    """Return the split of each image of a class."""
     is_val = np.zeros(num_images, dtype=bool)
     is_val[permutation(seed, "validation split", number, count=num_images)[:num_val]] = True
     return (SPLITS[chosen] for chosen in is_val.tolist())

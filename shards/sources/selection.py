@@ -16,7 +16,7 @@ _THREADS = 8  # each holds one such file
 
 
 def select_images(folder: str, listing: Listing) -> list[SourceFile]:
-    """The images of `listing`, in no order; what is none goes to its ignored files.
+    """Return the images of `listing`, in no order; what is none goes to its ignored files.
 
     Raises OSError if the object storage does not answer.
     """

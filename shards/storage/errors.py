@@ -44,7 +44,7 @@ _MEANINGS = {
 
 
 def is_passing(error: BaseException) -> bool:
-    """Whether another attempt may succeed."""
+    """Return whether another attempt may succeed."""
     if _store_code(error) in _PASSING_CODES:
         return True
     if 400 <= _http_status(error) < 500 and _http_status(error) not in _PASSING_STATUSES:
@@ -86,7 +86,7 @@ def named_error(error: Exception, what: str) -> Exception:
 
 
 def reason(error: BaseException) -> str:
-    """One line. Object stores often say no more than a code, and s3fs then says "None"."""
+    """Return one line. Object stores often say no more than a code, and s3fs then says "None"."""
     code = _store_code(error)
     if code in _MEANINGS:
         return f"{_MEANINGS[code]} ({code})"
@@ -99,7 +99,7 @@ def reason(error: BaseException) -> str:
 
 
 def _store_code(error: BaseException) -> str:
-    """The code of an S3 answer, such as NoSuchBucket; empty if there is none."""
+    """Return the code of an S3 answer, such as NoSuchBucket; empty if there is none."""
     for candidate in (error, error.__cause__):
         response: Any = getattr(candidate, "response", None)
         if isinstance(response, dict):

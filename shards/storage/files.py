@@ -112,7 +112,7 @@ def _require_stored(filesystem: Any, path: str, end: int) -> None:
 
 
 def write_bytes(url: str, data: bytes | memoryview) -> None:
-    """Writes the whole file or nothing. Folders are made. Durable when it returns."""
+    """Write the whole file or nothing. Folders are made. Durable when it returns."""
     filesystem, path = open_filesystem(url)
     if isinstance(filesystem, LocalFileSystem):
         write_local(Path(path), data)
@@ -157,7 +157,7 @@ def _publish(path: Path, fill: Callable[[BinaryIO], Any]) -> None:
 
 
 def remove_unfinished(url: str) -> None:
-    """Removes what writers that were killed left below a local folder. No other may write there."""
+    """Remove what writers that were killed left below a local folder. No other may write there."""
     if not is_local(url):
         return  # an object store shows nothing unfinished
     for folder, _, names in os.walk(local_path(url)):
@@ -300,5 +300,5 @@ def map_file(path: Path) -> memoryview:
 
 
 def map_descriptor(descriptor: int) -> memoryview:
-    """The whole of an open file; the descriptor may be closed afterwards."""
+    """Return the whole of an open file; the descriptor may be closed afterwards."""
     return memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))

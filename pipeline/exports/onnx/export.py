@@ -16,8 +16,8 @@ from pipeline.exports.tracing.traced import INPUT_NAMES, TracedCompletion, quiet
 def onnx_file(
     traced: TracedCompletion, description: dict[str, Any]
 ) -> tuple[bytes, ExportComparison]:
-    """The whole file, weights included. Raises RuntimeError where a package is missing and where
-    the graph does not give what the network gives.
+    """Return the whole file, weights included. Raises RuntimeError where a package is missing and
+    where the graph does not give what the network gives.
     """
     _require_packages()
     shapes = traced.dynamic_shapes()

@@ -77,7 +77,9 @@ def load_onnx_network(url: str, device: torch.device) -> OnnxNetwork:
 
 
 def _read_metadata(file: OnnxFile) -> Any:
-    """The network that the file was made of, without its weights: of its class and geometry."""
+    """Return the network that the file was made of, without its weights: of its class
+    and geometry.
+    """
     try:
         config = parse_config({"completion": file.description["completion"]})
         with torch.device("meta"):

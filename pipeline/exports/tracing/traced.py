@@ -48,7 +48,9 @@ class TracedCompletion(nn.Module):
         return {name: {0: batch, 2: height, 3: width} for name in INPUT_NAMES}
 
     def program(self) -> torch.export.ExportedProgram:
-        """The network is on the CPU, in evaluation mode, and does not change afterwards."""
+        """Trace a network that is on the CPU, in evaluation mode, and does not change
+        afterwards.
+        """
         if self._program is not None:
             return self._program
         example = sample_inputs(2, 3 * self.network.size_multiple, 5 * self.network.size_multiple)

@@ -34,7 +34,7 @@ _CHANNELS_MIN = 128  # where it has been seen to win
 
 
 def suits(conv: nn.Module) -> bool:
-    """Whether the layer is one that this can compute, and faster."""
+    """Return whether the layer is one that this can compute, and faster."""
     return (
         isinstance(conv, nn.Conv2d)
         and conv.kernel_size == (3, 3)
@@ -46,7 +46,7 @@ def suits(conv: nn.Module) -> bool:
 
 
 def fits(conv: nn.Conv2d, features: Tensor) -> bool:
-    """Whether the image divides into tiles, or into images that are smaller than a tile."""
+    """Return whether the image divides into tiles, or into images that are smaller than a tile."""
     dilation = conv.dilation[0]
     sides = [side // dilation for side in features.shape[-2:]]
     if any(side % dilation for side in features.shape[-2:]):
@@ -55,7 +55,8 @@ def fits(conv: nn.Conv2d, features: Tensor) -> bool:
 
 
 def convolve(features: Tensor, conv: nn.Conv2d) -> Tensor:
-    """What `conv(features)` gives, but for rounding; in channels_last, under autocast in its type.
+    """Return what `conv(features)` gives, but for rounding; in channels_last, under autocast in its
+    type.
 
     For a layer that `suits` and features that `fits`.
     """
@@ -129,7 +130,7 @@ def _kernels(weight: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _turned_kernels(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """Those of the kernels turned by half, by which gradients go back: (16, K, C)."""
+    """Return those of the kernels turned by half, by which gradients go back: (16, K, C)."""
     forms = _kernel_forms(weight)
     order = (3, 1, 2, 0)  # turned, the first and the last change places
     return _stack([[forms[y][x] for x in order] for y in order], dtype)
@@ -149,7 +150,7 @@ def _outputs(products: Tensor, bias: Tensor) -> Tensor:
 
 
 def _slopes(slope: Tensor) -> Tensor:
-    """A slope A': the gradients of `_outputs`' products, (16, N, H / 2, W / 2, K)."""
+    """Return a slope A': the gradients of `_outputs`' products, (16, N, H / 2, W / 2, K)."""
     tile = [[_wide(slope[:, y::2, x::2]) for x in range(2)] for y in range(2)]
     return _stack(_both_ways(_slope_form, tile), slope.dtype)
 
@@ -187,12 +188,12 @@ def _output_form(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> tuple[Tensor, ..
 
 
 def _slope_form(a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
-    """The transpose of `_output_form`."""
+    """Return the transpose of `_output_form`."""
     return a, a + b, a - b, -b
 
 
 def _kernel_slope_form(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> tuple[Tensor, ...]:
-    """The transpose of `_kernel_form`."""
+    """Return the transpose of `_kernel_form`."""
     return a + (b + c) * 0.5, (b - c) * 0.5, (b + c) * 0.5 + d
 
 

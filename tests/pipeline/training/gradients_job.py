@@ -41,7 +41,7 @@ def main(shards: str, output: Path) -> None:
         feed = DeviceFeed(reader, config, worker.rank, worker.world_size, worker.device)
         for _, batch in feed.batches():
             raw = completion(batch.images, batch.masks)
-            shown = step._shown(raw, batch)
+            shown = step._discriminator_input(raw, batch)
             patches = step._patches(shown, batch.hole_corners)
             real_patches = step._patches(batch.images, batch.real_corners)
             real = discriminator(batch.images, real_patches)

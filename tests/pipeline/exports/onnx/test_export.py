@@ -16,7 +16,7 @@ from pipeline.exports.onnx.export import onnx_file
 from pipeline.exports.onnx.file import METADATA
 from pipeline.exports.onnx.runtimes import OnnxSession
 from pipeline.exports.torch_export import DESCRIPTION, exported_program_file
-from pipeline.exports.tracing.comparison import comparison
+from pipeline.exports.tracing.comparison import compare_export
 from pipeline.exports.tracing.traced import TracedCompletion, sample_inputs
 from pipeline.networks.registry import build_completion
 
@@ -109,11 +109,11 @@ def test_a_graph_that_gives_something_else_is_refused() -> None:
         return [made(image, mask)[0] + (2e-4 if image.shape[0] == 3 else 0)]
 
     with pytest.raises(RuntimeError, match=r"nothing was written: largest difference 2\.0e-04"):
-        comparison(made, almost)
+        compare_export(made, almost)
     with pytest.raises(RuntimeError, match="gives shapes"):
-        comparison(made, lambda image, mask: [made(image, mask)[0][..., 1:]])
+        compare_export(made, lambda image, mask: [made(image, mask)[0][..., 1:]])
     with pytest.raises(RuntimeError, match="nothing was written"):
-        comparison(made, lambda image, mask: [made(image, mask)[0] * float("nan")])
+        compare_export(made, lambda image, mask: [made(image, mask)[0] * float("nan")])
 
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
