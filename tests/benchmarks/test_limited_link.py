@@ -30,7 +30,7 @@ def test_a_limited_link_is_never_faster_than_the_machine_or_than_its_rate():
 
 
 def test_a_step_between_the_bounds_is_no_error_and_outside_it_is_counted_from_the_nearer():
-    slow = replace(REAL, fabric=limited(REAL.fabric, 100))
+    slow = replace(REAL, link_model=limited(REAL.link_model, 100))
     place = Topology(2, 2), Phase.JOINT, 4, True
     hidden_s, none_s = bounds(slow, StepTime(*place, math.nan))
     assert hidden_s < none_s

@@ -54,7 +54,7 @@ def write_launch(folder, workers, *arguments, slower=1.0):
         for phase in Phase
         for on in ((True,) if workers == 1 else (True, False))
     }
-    messages = {n: [model.fabric.all_reduce_s(n, topology)] * 3 for n in SIZES if workers > 1}
+    messages = {n: [model.link_model.all_reduce_s(n, topology)] * 3 for n in SIZES if workers > 1}
     worker = Worker(world_size=workers, local_world_size=workers)
     parameters = {"load average at the start": 0.5}
     path = folder / f"workers-{workers}.json"

@@ -37,7 +37,7 @@ def golden_config() -> Config:
             "data": {"short_side_min": 32, "short_side_max": 32},
             "completion": {"width": 8},
             "discriminator": {"width": 4, "local_size": 16, "num_features": 8},
-            "loss": {"alpha": 0.01},
+            "loss": {"alpha": 0.01, "known_weight": 0.3},
             "completion_optimizer": optimizer,
             "discriminator_optimizer": optimizer,
             "train": {"precision": "fp32"},

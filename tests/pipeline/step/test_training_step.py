@@ -229,7 +229,7 @@ def test_training_on_one_batch_lowers_its_reconstruction_loss(kind: str) -> None
     )
     step = training_step(dataclasses.replace(config, completion_optimizer=optimizer))
     batch = training_batch()
-    losses = [float(step(Phase.COMPLETION, batch)["reconstruction"]) for _ in range(12)]
+    losses = [float(step(Phase.COMPLETION, batch)["reconstruction"]) for _ in range(24)]
     assert losses[-1] < 0.8 * losses[0]
 
 

@@ -121,7 +121,7 @@ def test_a_set_of_which_nothing_can_be_read_ends_with_the_first_fault(
         path.unlink()
     with pytest.raises(OSError, match=r"no substitute was found .* the first error was: ") as error:
         read(spec_for(copy, threads=4))
-    assert re.search(r"first fault was: .*train-00000\d\.tar", str(error.value))
+    assert re.search(r"first error was: .*train-00000\d\.tar", str(error.value))
     told = [line for line in capsys.readouterr().err.splitlines() if "take its samples'" in line]
     assert len(told) == len(set(told)) <= 4
 
@@ -133,7 +133,7 @@ def test_the_child_process_tells_that_nothing_can_be_read_without_a_traceback(
         path.write_bytes(path.read_bytes()[:100])
     with ShardReader(spec_for(copy), timeout_s=60) as reader:
         reader.start(0, 2)
-        with pytest.raises(OSError, match=r"first fault was: .*train-00000\d\.tar"):
+        with pytest.raises(OSError, match=r"first error was: .*train-00000\d\.tar"):
             next(reader)
     assert "Traceback" not in capfd.readouterr().err
 
