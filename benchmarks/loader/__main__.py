@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import random
 import sys
 import tempfile
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,12 +51,12 @@ from benchmarks.loader.candidates import (
     webdataset_simplejpeg,
 )
 from benchmarks.loader.from_store import measure_from_store, reader_name, store_parameters
+from benchmarks.loader.seeking import seek_milliseconds
 from benchmarks.peers.choice import Peers
 from benchmarks.peers.loaders import CANDIDATES, prepare_loaders
 from benchmarks.peers.loading_rate import LoadCase, measure_rate
 from pipeline.config.schema import Config
 from shards.format.manifest import load_manifest
-from shards.sampling.order import LaneOrder
 from shards.storage.filesystems import is_local
 
 BUSY_SECONDS = 0.005  # of Python per batch: what a training loop needs for its own
@@ -73,7 +71,6 @@ READER_BUSY, READER_2_BUSY = f"{READER}, busy consumer", f"{READER_2}, busy cons
 PIL, SIMPLEJPEG = "webdataset, PIL", "webdataset, simplejpeg"
 
 SEEK = "order made, one random step of 96 lanes found"
-_SOUGHT_SAMPLES, _SOUGHT_SHARDS, _SOUGHT_BATCH = 10_000_000, 10_000, 96
 
 PAIRS: tuple[Pair, ...] = (
     (ASSEMBLER, BARE),
@@ -172,18 +169,6 @@ def peers_of(options: argparse.Namespace, case: LoadCase, folder: Path, workers:
     for name, reason in peers.not_measured.items():
         workers.log_message(f"{name}: not measured: {reason}")
     return peers
-
-
-def seek_milliseconds() -> float:
-    """Return what the order takes to be made and to find a random step's samples, all lanes of
-    them.
-    """
-    start = time.perf_counter()
-    order = LaneOrder([_SOUGHT_SAMPLES // _SOUGHT_SHARDS] * _SOUGHT_SHARDS, _SOUGHT_BATCH, seed=0)
-    step = random.randrange(100 * order.steps_per_epoch)
-    for lane in range(_SOUGHT_BATCH):
-        order.locate(step, lane)
-    return 1000 * (time.perf_counter() - start)
 
 
 def measure_seeking(rounds: int, workers: Workers) -> list[Measurement]:
