@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.result import Measurement, Result, read_result
+from benchmarks.harness.tables import markdown_line
 from pipeline.evaluation.metrics import METRICS
 from pipeline.evaluation.report import BLENDED
 from pipeline.study.answers import answers_table, multiplicity
@@ -46,13 +47,13 @@ def quickstart(results: Path) -> Iterator[str]:
     heads = [METRICS[name][0] for name in names]
     if intervals:
         heads.append(f"{next(iter(methods))} minus it, dB ({intervals['confidence']:.0%} interval)")
-    yield _row(["", *heads])
+    yield markdown_line(["", *heads])
     yield "| --- |" + " ---: |" * len(heads)
     for method, figures in methods.items():
         cells = [_of_method(figures, name) for name in names]
         if intervals:
             cells.append(_difference(intervals["differences"].get(method, {})))
-        yield _row([method, *cells])
+        yield markdown_line([method, *cells])
     yield ""
     if BLENDED in methods and "membrane" in methods:
         gain = f"{methods[BLENDED]['hole_psnr_db'] - methods['membrane']['hole_psnr_db']:+.2f}"
@@ -93,7 +94,7 @@ def speed(results: Path) -> Iterator[str]:
     loader = read_result(results / "loader-zen4.json")
     packing = read_result(results / "packing-many-zen4.json")
     folded, reader = "default, batch norm folded, Winograd", "ShardReader, 1 thread"
-    yield _row(["images/s", "here", "beside it", "", "ratio, lowest to highest round"])
+    yield markdown_line(["images/s", "here", "beside it", "", "ratio, lowest to highest round"])
     yield "| --- | ---: | --- | ---: | --- |"
     yield _compare(
         "completion network, 8 bits by OpenVINO", generator, _FORWARD, "8 bits, OpenVINO", PLAIN
@@ -121,14 +122,16 @@ def loading_peers(results: Path) -> Iterator[str]:
     """Yield how fast batches are loaded, as a multiple of the rate of every other library."""
     result = read_result(results / "loader-peers.json")
     first, second = "ShardReader, 1 thread / ", "ShardReader, 2 threads / "
-    yield _row(["ShardReader / ...", "1 thread, or in the calling process", "2 threads or workers"])
+    yield markdown_line(
+        ["ShardReader / ...", "1 thread, or in the calling process", "2 threads or workers"]
+    )
     yield "| --- | --- | --- |"
     for peer, one, two in _LOADING_PEERS:
         cells = [
             spread(find(result, _DECODING, name))
             for name in (first + peer + one, second + peer + two)
         ]
-        yield _row([peer, *cells])
+        yield markdown_line([peer, *cells])
     yield from _origins(result)
 
 
@@ -150,13 +153,15 @@ def schedule(results: Path) -> Iterator[str]:
     """Yield the hours that the schedules of two presets take, extrapolated from their steps."""
     paper = read_result(results / "training-places2.json")
     quick = read_result(results / "training-quickstart.json")
-    yield _row(["schedule, extrapolated from measured steps", "workers", "batch measured", "time"])
+    yield markdown_line(
+        ["schedule, extrapolated from measured steps", "workers", "batch measured", "time"]
+    )
     yield "| --- | ---: | ---: | --- |"
     for preset, result in (("places2", paper), ("quickstart", quick)):
         (hours,) = [one for one in result.figures if one.name.startswith("all phases")]
         measured = [str(result.parameters[name]) for name in ("workers", "batch size")]
         steps = hours.name.removeprefix("all phases, ")
-        yield _row([f"`{preset}`, {steps}", *measured, _duration(hours)])
+        yield markdown_line([f"`{preset}`, {steps}", *measured, _duration(hours)])
     yield from _origins(paper, quick)
 
 
@@ -173,7 +178,9 @@ def checkpoint(results: Path) -> Iterator[str]:
     """Yield what a checkpoint of the full-size networks costs, in seconds."""
     result = read_result(results / "checkpoint.json")
     megabytes = result.parameters["bytes of all tensors"] / 1e6
-    yield _row([f"a checkpoint of {megabytes:,.0f} MB", "seconds, lowest to highest round"])
+    yield markdown_line(
+        [f"a checkpoint of {megabytes:,.0f} MB", "seconds, lowest to highest round"]
+    )
     yield "| --- | --- |"
     for group, name in (
         ("the training loop", "one step, undisturbed"),
@@ -182,7 +189,7 @@ def checkpoint(results: Path) -> Iterator[str]:
         ("the store, a local disk", "reading and verifying"),
         ("the store, a local disk", "loading into networks and optimizers"),
     ):
-        yield _row([name, spread(find(result, group, name))])
+        yield markdown_line([name, spread(find(result, group, name))])
     yield from _origins(result)
 
 
@@ -191,11 +198,11 @@ def scaling(results: Path) -> Iterator[str]:
     result = read_result(results / "cluster.json")
     groups = [f"weak scaling, {images} images a worker: efficiency" for images in (4, 8, 16, 32)]
     groups.append("strong scaling, 32 images in all: efficiency")
-    yield _row(["share of twice the rate of one worker", *_PHASES])
+    yield markdown_line(["share of twice the rate of one worker", *_PHASES])
     yield "| --- | --- | --- | --- |"
     for group in groups:
         cells = [spread(find(result, group, f"{phase}, 2 workers")) for phase in _PHASES]
-        yield _row([group.removesuffix(": efficiency"), *cells])
+        yield markdown_line([group.removesuffix(": efficiency"), *cells])
     yield from _origins(result)
 
 
@@ -203,9 +210,9 @@ def study(results: Path) -> Iterator[str]:
     """Yield the answers of study-quick, with their effects and intervals."""
     study, measured, provenance = read_record((results / "study-quick.json").read_text("utf-8"))
     table = answers_table(study, measured)
-    yield _row(table[0])
+    yield markdown_line(table[0])
     yield "| --- | --- | ---: | ---: |"
-    yield from map(_row, table[1:])
+    yield from map(markdown_line, table[1:])
     yield ""
     yield multiplicity(study, measured)
     yield ""
@@ -217,16 +224,16 @@ def study_methods(results: Path) -> Iterator[str]:
     study, measured, provenance = read_record((results / "study-quick.json").read_text("utf-8"))
     names = [name for name in _IN_THE_HOLE if name != "hole_mse"]
     names += ["lpips"]
-    yield _row(["", *(METRICS[name][0] for name in names)])
+    yield markdown_line(["", *(METRICS[name][0] for name in names)])
     yield "| --- |" + " ---: |" * len(names)
     for arm in ("completion-only", "known-03", "known-4", "global-composite"):
         label = study.arms[arm].label
         for suffix, prefix in (("", ""), (", blended", BLENDED_PREFIX)):
             spreads = [(spread_of(measured, arm, prefix + name), name) for name in names]
             cells = [shown_spread(one, METRICS[name][1]) for one, name in spreads]
-            yield _row([label + suffix, *cells])
+            yield markdown_line([label + suffix, *cells])
     for method, figures in classic_figures(measured).items():
-        yield _row([method, *(_of_method(figures, name) for name in names)])
+        yield markdown_line([method, *(_of_method(figures, name) for name in names)])
     yield ""
     evaluation = provenance["evaluation_set"]
     yield (
@@ -255,7 +262,7 @@ def _compare(what: str, result: Result, group: str, here: str, beside: str) -> s
     ratios = [one / other for one, other in zip(ours.runs, theirs.runs, strict=True)]
     ratio = Measurement.of_runs(group, f"{here} / {beside}", "ratio", ratios)
     name = _NAMES.get(beside, beside)
-    return _row([what, number(ours.median), name, number(theirs.median), spread(ratio)])
+    return markdown_line([what, number(ours.median), name, number(theirs.median), spread(ratio)])
 
 
 _NAMES = {PLAIN: "plain PyTorch", "plain": "plain PyTorch"}
@@ -290,10 +297,6 @@ def origin(content: Mapping[str, Any]) -> str:
     if note := content.get("parameters", {}).get("note"):
         parts.append(note)
     return "; ".join(parts)
-
-
-def _row(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def find(result: Result, group: str, name: str) -> Measurement:

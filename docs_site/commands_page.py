@@ -93,7 +93,7 @@ def _section(verb: str, purpose: str) -> list[str]:
     parser = parser_of(verb)
     text = " ".join((parser.description or purpose).split())
     lines = [*textwrap.wrap(prose(text), _WIDTH), "", "```sh", _usage(parser), "```"]
-    rows = [(_name(action), prose(_meaning(action, parser))) for action in _shown(parser)]
+    rows = [(_name(action), prose(_meaning(action, parser))) for action in _listed_actions(parser)]
     if rows:
         lines += ["", *table(("argument", "meaning"), rows)]
     fields = _sections_of_configuration(parser)
@@ -102,7 +102,7 @@ def _section(verb: str, purpose: str) -> list[str]:
     return lines
 
 
-def _shown(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+def _listed_actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     hidden = ("help", "config", "print_config")
     return [
         action
@@ -114,10 +114,10 @@ def _shown(parser: argparse.ArgumentParser) -> list[argparse.Action]:
 def _usage(parser: argparse.ArgumentParser) -> str:
     if parser.usage:
         return parser.usage
-    positionals = [_values(one) for one in _shown(parser) if not one.option_strings]
+    positionals = [_values(one) for one in _listed_actions(parser) if not one.option_strings]
     required = [
         f"{one.option_strings[0]} {_values(one)}".strip()
-        for one in _shown(parser)
+        for one in _listed_actions(parser)
         if one.option_strings and one.required
     ]
     return " ".join([parser.prog, *positionals, *required, "[OPTIONS]"])

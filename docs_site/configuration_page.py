@@ -104,7 +104,7 @@ def _field_table(section: type, values: Any) -> list[str]:
         (
             code(field.name),
             _type_name(kind),
-            code(_shown(_default(field, values))),
+            code(_preset_value(_default(field, values))),
             prose(comments.get(field.name, "")),
         )
         for field, kind in _types(section)
@@ -136,7 +136,7 @@ def _default(field: dataclasses.Field[Any], values: Any) -> Any:
     return field.default
 
 
-def _shown(value: Any) -> str:
+def _preset_value(value: Any) -> str:
     """Return the value as a preset has it; nothing for a section and for a field without one."""
     if value is dataclasses.MISSING or dataclasses.is_dataclass(value):
         return ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 
 from rich.console import Console
@@ -76,12 +76,13 @@ def _section(result: Result) -> str:
 
 def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Yield the lines of a table: the first two columns are words, the others numbers."""
-    yield _line(columns)
+    yield markdown_line(columns)
     yield "|---|---|" + "---:|" * (len(columns) - 2)
-    yield from map(_line, rows)
+    yield from map(markdown_line, rows)
 
 
-def _line(cells: Sequence[str]) -> str:
+def markdown_line(cells: Iterable[str]) -> str:
+    """Return a row of a Markdown table."""
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import importlib.util
 import operator
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from pipeline.config.schema import Config
+from pipeline.config.schema import Config
 
 PACKAGES = {"accelerate": "accelerate", "deepspeed": "deepspeed"}  # engine -> package and extra
 

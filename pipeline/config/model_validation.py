@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from pipeline.config.schema import CompletionConfig, Config
+from pipeline.config.schema import CompletionConfig, Config
 
 # field of the completion network -> the kinds that it means something for
 _BELONGS_TO = {

@@ -7,11 +7,9 @@ import os
 import socket
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-if TYPE_CHECKING:
-    from pipeline.config.schema import TelemetryConfig
+from pipeline.config.schema import TelemetryConfig
 
 
 def telemetry_errors(config: TelemetryConfig) -> list[str]:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.config.baseline_names import baseline_name_errors
 from pipeline.config.engine_validation import engine_errors
 from pipeline.config.model_validation import model_errors
+from pipeline.config.schema import Config, OptimizerConfig
 from pipeline.config.telemetry_validation import telemetry_errors
 from shards.format.recipe import recipe_errors
 from shards.reading.fresh_holes import fresh_mask_errors
 from shards.sampling.mixture import share_lanes
 from shards.sampling.order import lanes_of
-
-if TYPE_CHECKING:
-    from pipeline.config.schema import Config, OptimizerConfig
 
 
 def config_errors(config: Config) -> list[str]:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from pipeline.config.schema import Config
+from pipeline.config.schema import Config
 
 SHIPPED = Path(__file__).with_name("zero_stages")
 _FORMER_FOLDER = Path("launch", "deepspeed")  # named by the configurations of earlier versions

@@ -80,8 +80,10 @@ def evaluate_files(
     baselines: Sequence[str] = BASELINE_NAMES,
     blend: bool = True,
 ) -> Evaluation:
-    """Yield the same on image and mask files. Without the flat colour among the classic methods,
-    which would be that of a training set. Collective: every rank must call.
+    """Evaluate as `evaluate` does, on image and mask files.
+
+    The flat colour is left out of the methods: it would be that of a training set. Collective:
+    every rank must call.
     """
     chosen = evaluated_samples(len(pairs.pairs), limit)
 

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from pipeline.evaluation.baselines import Baseline, membrane
 from pipeline.evaluation.evaluate import evaluated_samples, sample_tensors
 from pipeline.evaluation.map_metrics import rank_correlation
 from pipeline.inference.photograph import quantized
@@ -48,8 +49,8 @@ def sample_sheet(
     """
     fill = torch.as_tensor(fill_color, dtype=images.dtype, device=images.device).view(1, 3, 1, 1)
     hidden = torch.where(masks > 0.5, fill, images)
-    membrane = membranes(images, masks)
-    stages = [hidden, masks, raw, completed, blended_images(completed, masks), membrane, images]
+    filled = [blended_images(completed, masks), membranes(images, masks)]
+    stages = [hidden, masks, raw, completed, *filled, images]
     columns = list(zip(HEADINGS, stages, strict=True))
     if fakeness is None:
         return tile_grid(columns, title)
@@ -95,19 +96,27 @@ def validation_sheet(
 
 
 def blended_images(completed: Tensor, masks: Tensor) -> Tensor:
-    """float32 (N, 3, S, S) in [0, 1], on the CPU."""
-    pairs = zip(
-        quantized(completed.permute(0, 2, 3, 1).float().cpu().numpy()),
-        masks[:, 0].cpu().numpy() > 0.5,
-        strict=True,
-    )
-    images = np.stack([blended(one, hole) for one, hole in pairs])
-    return images_to_device(images, torch.device("cpu"))
+    """Return the completions after the paper's post-processing, float32 (N, 3, S, S), on the CPU.
+
+    `completed` (N, 3, S, S) in [0, 1], `masks` (N, 1, S, S) with 1 in the hole.
+    """
+    return _filled(blended, completed, masks)
 
 
 def membranes(images: Tensor, masks: Tensor) -> Tensor:
-    """Return (N, 3, H, W) grey fills after the same post-processing: what no network has done."""
-    return blended_images(torch.where(masks > 0.5, 0.5, images), masks)
+    """Return the images with a membrane in the hole, float32 (N, 3, S, S), on the CPU."""
+    return _filled(membrane, images, masks)
+
+
+def _filled(fill: Baseline, images: Tensor, masks: Tensor) -> Tensor:
+    """Return what `fill` makes of each image, in 8 bits, and of its mask."""
+    pairs = zip(
+        quantized(images.permute(0, 2, 3, 1).float().cpu().numpy()),
+        masks[:, 0].cpu().numpy() > 0.5,
+        strict=True,
+    )
+    filled = np.stack([fill(image, hole) for image, hole in pairs])
+    return images_to_device(filled, torch.device("cpu"))
 
 
 def _correlations(fakeness: Tensor, completed: Tensor, images: Tensor, masks: Tensor) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a rank reads, from the configuration: the one place where its fields become a reader's."""
+"""The data of a training, from the configuration: the sets, and what a rank reads of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from shards.sampling.mixture import Mixture, WeightedSet
 
 
 def reader_spec(config: Config, worker: Worker) -> ReaderSpec:
-    """The training samples of this rank."""
+    """Return what this rank reads while training."""
     data = config.data
     return ReaderSpec(
         shards=data.shards,
@@ -35,6 +35,9 @@ def reader_spec(config: Config, worker: Worker) -> ReaderSpec:
 
 
 def training_data(config: Config) -> Mixture:
-    """Raises FileNotFoundError and ValueError for sets that are missing or do not mix."""
+    """Return the mixture of all training sets.
+
+    Raises FileNotFoundError and ValueError for sets that are missing or do not mix.
+    """
     sets = (WeightedSet(config.data.shards, config.data.weight), *config.data.mixture)
     return Mixture(sets, config.train.batch_size)

@@ -18,6 +18,7 @@ from pipeline.study.results import (
     Spread,
     classic_figures,
     paired_percent,
+    percent_above,
     spread_of,
 )
 
@@ -45,20 +46,20 @@ def answers(study: Study, results: Results) -> list[Answer]:
 def effect_percent(asked: StudyAnswer, results: Results) -> Spread | None:
     """Return the effect by seed; None where no seed of both arms has ended.
 
-    A method without learned weights has one value for all seeds. A figure of the blended completion
-    is compared with the method's own: blending changes nothing where nothing is known.
+    A method without learned weights has one value for all seeds, and no blended form: with it, a
+    figure of the blended completion is compared as well.
     """
     if asked.reference in BASELINE_NAMES:
-        baseline = classic_figures(results).get(asked.reference, {})
-        value = baseline.get(asked.figure.removeprefix(BLENDED_PREFIX))
-        spread = spread_of(results, asked.arm, asked.figure)
-        if not value or spread is None:
-            return None
-        return Spread.of(100 * (one / value - 1) for one in spread.values)
+        value = (
+            classic_figures(results)
+            .get(asked.reference, {})
+            .get(asked.figure.removeprefix(BLENDED_PREFIX))
+        )
+        return percent_above(spread_of(results, asked.arm, asked.figure), value)
     if asked.reference:
         return paired_percent(results, asked.arm, asked.reference, asked.figure)
-    changes = spread_of(results, asked.arm, asked.figure)  # since the first phase: 1 is none
-    return Spread.of(100 * (value - 1) for value in changes.values) if changes else None
+    # Since the first phase: 1 is no change.
+    return percent_above(spread_of(results, asked.arm, asked.figure), 1.0)
 
 
 def verdict(asked: StudyAnswer, effect: Spread | None) -> tuple[Verdict, str]:

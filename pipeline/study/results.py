@@ -159,6 +159,13 @@ def paired_percent(results: Results, arm: str, reference: str, figure: str) -> S
     return Spread.of(100 * (one - other) / abs(mean) for one, other in pairs) if mean else None
 
 
+def percent_above(spread: Spread | None, value: float | None) -> Spread | None:
+    """Return by how many percent each seed's figure lies above one value; None without either."""
+    if spread is None or not value:
+        return None
+    return Spread.of(100 * (one / value - 1) for one in spread.values)
+
+
 def _pairs(results: Results, arm: str, reference: str, figure: str) -> list[tuple[float, float]]:
     """Return the figure of both arms for each seed that has it for both."""
     return [

@@ -17,7 +17,12 @@ from pipeline.config.loading import parse_config
 from pipeline.config.run_identity import config_digest
 from pipeline.config.schema import Config
 from pipeline.engines.ddp import Worker
-from pipeline.engines.deepspeed_settings import SHIPPED, deepspeed_file_errors, deepspeed_settings
+from pipeline.engines.deepspeed_settings import (
+    SHIPPED,
+    deepspeed_file,
+    deepspeed_file_errors,
+    deepspeed_settings,
+)
 from pipeline.training.preflight import check_run
 from tests.pipeline.engines.engine_results import (
     TOLERANCE,
@@ -247,6 +252,24 @@ def test_a_deepspeed_file_that_is_missing_or_broken_is_named(tmp_path: Path) -> 
     assert "cannot be read: No such file" in deepspeed_file_errors(config)[0]
     file.write_text("{")
     assert "is not JSON" in deepspeed_file_errors(config)[0]
+
+
+@pytest.mark.parametrize(
+    "folder", ["launch/deepspeed", "./launch/deepspeed", "/app/launch/deepspeed"]
+)
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_a_shipped_file_is_found_where_it_was_in_earlier_versions(folder: str, stage: int) -> None:
+    parallel = {"deepspeed_config": f"{folder}/zero-{stage}.json", "zero_stage": stage}
+    assert deepspeed_file(deepspeed_config(parallel=parallel)) == SHIPPED / f"zero-{stage}.json"
+
+
+def test_a_file_of_the_user_in_a_folder_of_that_name_is_taken_as_it_is(tmp_path: Path) -> None:
+    own = tmp_path / "launch" / "deepspeed" / "zero-1.json"
+    own.parent.mkdir(parents=True)
+    own.write_text("{}")
+    for name in (str(own), "launch/deepspeed/zero-7.json", "elsewhere/zero-1.json"):
+        config = deepspeed_config(parallel={"deepspeed_config": name, "zero_stage": 1})
+        assert deepspeed_file(config) == Path(name)
 
 
 def test_a_deepspeed_file_may_tune_the_rest(tmp_path: Path) -> None:
